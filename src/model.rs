@@ -1,0 +1,22 @@
+//! The nouns: what is wanted, what is seen, what is remembered, what is to be done.
+//!
+//! Plain data. No I/O, no clock, no type of an outside service.
+
+mod action;
+mod condition;
+mod file;
+mod name;
+mod observed;
+mod record;
+mod spec;
+
+pub use action::*;
+pub use condition::*;
+pub use file::*;
+pub use name::*;
+pub use observed::*;
+pub use record::*;
+pub use spec::*;
+
+/// A moment of wall time; only records and people need it, never a wait.
+pub type Timestamp = chrono::DateTime<chrono::Utc>;
