@@ -1,1 +1,11 @@
+//! docket: a reconciliation operator for user sessions against plain Docker.
+//!
+//! ARCHITECTURE.md has the bird's eye view. In short, data flows one way:
+//!
+//! ```text
+//!  sources + records ──> desired ─┐
+//!  engine, workspaces, probes ────┴─> plan() ─> actions ─> effects
+//! ```
 
+pub mod model;
+pub mod world;
