@@ -297,7 +297,7 @@ fn give_up_or_wait(view: &View<'_>, closed: Closed, phase: Phase) -> SessionPlan
     blocked(phase, &closed)
 }
 
-fn may_roll_back(record: &Record) -> bool {
+pub(super) fn may_roll_back(record: &Record) -> bool {
     record.last_good.is_some()
         && record.ready_generation < record.applied.generation
         && record.applied.resolved.update.on_failure == OnFailure::Rollback

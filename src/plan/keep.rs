@@ -187,18 +187,39 @@ fn prepare(
     own: &Own<'_>,
     actions: &mut Vec<Action>,
 ) -> Result<(), Box<SessionPlan>> {
+    image(view, own, actions).map_err(|plan| Box::new(settled(view, own, plan)))?;
     workspace(view, actions).map_err(|plan| Box::new(settled(view, own, plan)))?;
     port(view, scarce, actions).map_err(|plan| Box::new(settled(view, own, plan)))?;
-    let image = &view.record.applied.image;
-    if image.is_none() {
-        view.gate(Operation::Image)
-            .map_err(|closed| Box::new(settled(view, own, waiting(actions, &closed))))?;
-        actions.push(Action::ResolveImage {
-            reference: view.record.applied.resolved.container.image.clone(),
-            policy: view.record.applied.resolved.container.pull_policy,
-        });
-    }
     Ok(())
+}
+
+/// The image first: who owns the workspace may depend on its `USER`, and a missing image leaves
+/// no half session behind. A container that still runs goes on while its successor's image is
+/// missing.
+fn image(view: &View<'_>, own: &Own<'_>, actions: &mut Vec<Action>) -> Result<(), SessionPlan> {
+    let applied = &view.record.applied;
+    if applied.image.is_some() {
+        return Ok(());
+    }
+    let Err(closed) = view.gate(Operation::Image) else {
+        actions.push(Action::ResolveImage {
+            reference: applied.resolved.container.image.clone(),
+            policy: applied.resolved.container.pull_policy,
+        });
+        return Ok(());
+    };
+    if own.current.is_some_and(container::is_alive) {
+        return Ok(());
+    }
+    if container::may_roll_back(view.record) {
+        let message = format!("{}: {}", closed.reason, closed.message);
+        return Err(steps(
+            Phase::Updating,
+            "the new image cannot be had",
+            vec![Action::RollBack { message }],
+        ));
+    }
+    Err(waiting(actions, &closed))
 }
 
 /// A plan that waits: a container that already runs goes on being watched meanwhile.
