@@ -161,9 +161,7 @@ impl TryFrom<String> for RelPath {
     fn try_from(text: String) -> Result<RelPath, BadPath> {
         match unescape_bytes(&text) {
             Some(bytes) => RelPath::parse(&bytes),
-            None => {
-                Err(BadPath { path: text, why: "a `%` is not followed by two hex digits" })
-            }
+            None => Err(BadPath { path: text, why: "a `%` is not followed by two hex digits" }),
         }
     }
 }

@@ -67,10 +67,14 @@ pub enum Swap {
 /// store's own business).
 pub trait Objects: Send + Sync + 'static {
     /// Whether the object is there, and what is known of it. `Ok(None)` is proven absence.
-    fn head(&self, key: &str) -> impl Future<Output = Result<Option<ObjectMeta>, StoreError>> + Send;
+    fn head(
+        &self,
+        key: &str,
+    ) -> impl Future<Output = Result<Option<ObjectMeta>, StoreError>> + Send;
     /// The contents; [`StoreErrorKind::NotFound`] if proven absent. The body ends in an error if
     /// it is shorter or longer than announced.
-    fn get(&self, key: &str) -> impl Future<Output = Result<(ObjectMeta, Body), StoreError>> + Send;
+    fn get(&self, key: &str)
+    -> impl Future<Output = Result<(ObjectMeta, Body), StoreError>> + Send;
     /// Writes a new immutable object of exactly `size` bytes with this sum. If the key is taken
     /// it is left as it is and that is success if size (and, where the store can tell, content)
     /// agree, else [`StoreErrorKind::Invalid`].
@@ -90,7 +94,10 @@ pub trait Objects: Send + Sync + 'static {
         expected: Option<&str>,
     ) -> impl Future<Output = Result<Swap, StoreError>> + Send;
     /// Everything whose key begins with `prefix`, complete, sorted by key.
-    fn list(&self, prefix: &str) -> impl Future<Output = Result<Vec<ObjectMeta>, StoreError>> + Send;
+    fn list(
+        &self,
+        prefix: &str,
+    ) -> impl Future<Output = Result<Vec<ObjectMeta>, StoreError>> + Send;
     /// Removes an object; absent is success. Only `docket gc` calls this.
     fn delete(&self, key: &str) -> impl Future<Output = Result<(), StoreError>> + Send;
 }

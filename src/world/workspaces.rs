@@ -190,9 +190,8 @@ pub trait Workspaces: Send + Sync + 'static {
     /// beneath. Absent is success.
     fn empty_trash(&self, uid: &Uid) -> impl Future<Output = Result<(), WorkspaceError>> + Send;
     /// Uids in the trash and when each was moved there (nanoseconds since the epoch).
-    fn list_trash(
-        &self,
-    ) -> impl Future<Output = Result<BTreeMap<Uid, i64>, WorkspaceError>> + Send;
+    fn list_trash(&self)
+    -> impl Future<Output = Result<BTreeMap<Uid, i64>, WorkspaceError>> + Send;
     /// Keeps a secret value as a root-only file on a tmpfs-like place for mounting; returns its
     /// host path. `source` is resolved without following links beneath one of `allowed`.
     fn stage_secret(
