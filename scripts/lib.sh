@@ -2,7 +2,9 @@
 # What the scripts beside this file share: talk, packages, waiting, an engine that answers.
 # To be sourced; sets ROOT to the repository and changes there.
 
-set -euo pipefail
+set -Eeuo pipefail
+# No script ends without a word.
+trap 'printf "error: %s:%s: \`%s\` failed\n" "${BASH_SOURCE[0]}" "$LINENO" "$BASH_COMMAND" >&2' ERR
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$ROOT"
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}
