@@ -8,4 +8,6 @@
 //! ```
 
 pub mod model;
+pub mod operator;
+pub mod status;
 pub mod world;

@@ -1,0 +1,3 @@
+//! The loop: reasons to wake, runners, back-off, shutdown.
+
+pub mod handle;

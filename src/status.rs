@@ -1,0 +1,5 @@
+//! What people and machines are told: conditions, phase, the object with its status. Pure.
+
+mod view;
+
+pub use view::*;
