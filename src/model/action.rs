@@ -82,11 +82,6 @@ pub enum Action {
         /// Host port, if it has one.
         port: Option<u16>,
     },
-    /// Takes note that a foreign container has the name.
-    SkipAttempt {
-        /// The number passed over.
-        attempt: u32,
-    },
     /// Starts a container.
     StartContainer {
         /// Which.
@@ -239,9 +234,6 @@ impl fmt::Display for Action {
             }
             Action::CreateContainer { attempt, port: None } => {
                 write!(f, "create container {attempt}")
-            }
-            Action::SkipAttempt { attempt } => {
-                write!(f, "pass over container {attempt}: its name is taken by a foreign container")
             }
             Action::StartContainer { target, restart: false } => {
                 write!(f, "start container{target}")
