@@ -18,6 +18,8 @@ const FLOORS: &[&[&str]] = &[
 
 /// Modules that may name one of their own floor: (who, whom, why).
 const NEIGHBOURS: &[(&str, &str, &str)] = &[
+    ("plan", "spec", "what is compared is the fingerprint that a spec gives"),
+    ("status", "plan", "an explanation tells what the plan would do"),
     ("api", "operator", "the API hands requests to the loop and reads its last view"),
     ("cli", "config", "commands find the socket and the state directory by it"),
     ("main", "cli", "main only starts it"),
