@@ -12,4 +12,6 @@ pub mod operator;
 pub mod plan;
 pub mod spec;
 pub mod status;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod world;
