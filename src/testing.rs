@@ -6,6 +6,9 @@
 //! 2. The fakes behave as the measured real things do; the contract tests run against both.
 
 pub mod clock;
+pub mod disk;
 pub mod engine;
 pub mod faults;
+pub mod memory;
 pub mod probe;
+pub mod store;
