@@ -9,6 +9,8 @@
 
 pub mod model;
 pub mod operator;
+pub mod apply;
+pub mod observe;
 pub mod plan;
 pub mod spec;
 pub mod status;

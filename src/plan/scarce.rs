@@ -42,13 +42,13 @@ impl Scarce {
             if let Look::Known(containers) = &one.containers {
                 for detail in containers.iter().filter_map(|c| c.detail.as_ref()) {
                     if let Some(published) = detail.published {
-                        scarce.ports.insert(published.port(), Some(name.clone()));
+                        scarce.ports.insert(published.port(), Some((*name).clone()));
                     }
                 }
             }
             let Some(record) = &one.record else { continue };
             if let Some(port) = record.port {
-                scarce.ports.insert(port, Some(name.clone()));
+                scarce.ports.insert(port, Some((*name).clone()));
             }
             let runs = record.wanted_state() == DesiredState::Running && record.retired.is_none();
             if runs || record.ending.is_some() {
