@@ -264,7 +264,7 @@ fn unadmitted(input: &Input<'_>, scarce: &mut Scarce, one: &Session) -> SessionP
 /// Admits a session if there is a place for it, and plans its first steps with it.
 fn admit(input: &Input<'_>, scarce: &mut Scarce, first: Applied, source: Source) -> SessionPlan {
     if let Err(full) = scarce.take_place(input.policy, &first.object.user) {
-        return idle(Phase::Pending, full);
+        return queued(full, Vec::new());
     }
     let mut actions = vec![Action::Admit {
         applied: Box::new(first.clone()),
@@ -297,12 +297,26 @@ fn admit(input: &Input<'_>, scarce: &mut Scarce, first: Applied, source: Source)
 
 /// A plan without steps.
 fn idle(phase: Phase, cause: impl Into<String>) -> SessionPlan {
-    SessionPlan { phase, cause: cause.into(), actions: Vec::new(), wake_at: None }
+    steps(phase, cause, Vec::new())
+}
+
+/// A plan without steps, and what stands in the way.
+fn held(phase: Phase, reason: Reason, message: impl std::fmt::Display) -> SessionPlan {
+    SessionPlan { reason: Some(reason), ..idle(phase, format!("{reason}: {message}")) }
 }
 
 /// A plan with steps.
 fn steps(phase: Phase, cause: impl Into<String>, actions: Vec<Action>) -> SessionPlan {
-    SessionPlan { phase, cause: cause.into(), actions, wake_at: None }
+    SessionPlan { phase, cause: cause.into(), reason: None, queue: None, actions, wake_at: None }
+}
+
+/// A plan that waits for a place; the steps before it can be done.
+fn queued(full: scarce::Full, actions: Vec<Action>) -> SessionPlan {
+    SessionPlan {
+        reason: Some(Reason::LimitReached),
+        queue: Some(full.place),
+        ..steps(Phase::Pending, full.to_string(), actions)
+    }
 }
 
 /// The plan as a person would read it: the log, `docket plan` and the tests print this.
