@@ -227,18 +227,18 @@ fn unadmitted(input: &Input<'_>, scarce: &mut Scarce, one: &Session) -> SessionP
     let containers = match &one.containers {
         Look::Known(containers) => containers,
         Look::Unknown(why) => {
-            return idle(Phase::Unknown, format!("the engine is not seen: {why}"));
+            return unseen(Phase::Unknown, why);
         }
     };
     match &one.want {
-        Want::Held { message, .. } => idle(Phase::Pending, format!("held: {message}")),
+        Want::Held { reason, message, .. } => held(Phase::Pending, *reason, message),
         Want::Gone { .. } if containers.is_empty() => idle(Phase::Terminating, String::new()),
         Want::Gone { .. } => idle(
             Phase::Unknown,
             "a container of this installation has no record and no source".to_owned(),
         ),
         Want::Present { resolved: Err(refused), .. } => {
-            idle(Phase::Rejected, format!("{}: {}", refused.reason, refused.message))
+            held(Phase::Rejected, refused.reason, &refused.message)
         }
         Want::Present { object, source, class_hash, resolved: Ok(resolved) } => {
             if let Some(found) = containers.iter().max_by_key(|c| c.attempt) {
@@ -303,6 +303,12 @@ fn idle(phase: Phase, cause: impl Into<String>) -> SessionPlan {
 /// A plan without steps, and what stands in the way.
 fn held(phase: Phase, reason: Reason, message: impl std::fmt::Display) -> SessionPlan {
     SessionPlan { reason: Some(reason), ..idle(phase, format!("{reason}: {message}")) }
+}
+
+/// A plan without steps because the engine does not answer.
+fn unseen(phase: Phase, why: &str) -> SessionPlan {
+    let cause = format!("the engine is not seen: {why}");
+    SessionPlan { reason: Some(Reason::EngineUnreachable), ..idle(phase, cause) }
 }
 
 /// A plan with steps.
