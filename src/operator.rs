@@ -13,6 +13,7 @@ mod asks;
 pub mod handle;
 mod health;
 mod pass;
+mod publish;
 mod start;
 mod wants;
 
@@ -101,6 +102,8 @@ struct Live {
     session: Session,
     plan: SessionPlan,
     view: Option<Arc<SessionView>>,
+    /// When each condition last changed its value.
+    transitions: crate::status::Transitions,
     /// A main runner works on it.
     main: Option<CancellationToken>,
     /// A background sync works on it.
@@ -140,7 +143,6 @@ pub struct Operator<E, O, W, L, P, C> {
     look_again: bool,
     look_failures: u32,
     next_look: Instant,
-    last_look_cost: Duration,
     sync_waiters: BTreeMap<SessionName, Vec<Waiter>>,
     sessions: watch::Sender<Snapshot>,
     last_pass: watch::Sender<Option<Timestamp>>,
@@ -198,7 +200,6 @@ where
             look_again: true,
             look_failures: 0,
             next_look: Instant::now(),
-            last_look_cost: Duration::ZERO,
             sync_waiters: BTreeMap::new(),
             sessions,
             last_pass,
