@@ -9,5 +9,7 @@
 
 pub mod model;
 pub mod operator;
+pub mod plan;
+pub mod spec;
 pub mod status;
 pub mod world;

@@ -167,8 +167,8 @@ reasons! {
     ProbeUnknown,
     /// The container has no port: there is nothing to probe.
     NoProbe,
-    /// PID 1 ended by itself.
-    Exited,
+    /// PID 1 ended by itself, with a failure.
+    Error,
     /// PID 1 was killed from outside.
     Killed,
     /// PID 1 was killed for memory.

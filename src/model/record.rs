@@ -44,6 +44,8 @@ pub struct Record {
     pub attempt: u32,
     /// The workspace directory.
     pub workspace: Option<WorkspaceId>,
+    /// The directory was there before this record: what is in it may be nowhere else.
+    pub adopted: bool,
     /// The files that must be there before the start were there once.
     pub hydrated: bool,
     /// An effect that was begun: written before it, cleared by observation.
@@ -190,7 +192,7 @@ pub struct Failure {
 pub struct Termination {
     /// Which container.
     pub attempt: u32,
-    /// Exited, Killed, OutOfMemory, Requested, EngineRestart, Unhealthy, StartupTimeout, Completed.
+    /// Error, Killed, OutOfMemory, Requested, EngineRestart, Unhealthy, StartupTimeout, Completed.
     pub reason: Reason,
     /// PID 1's exit code.
     pub exit_code: Option<i64>,
@@ -270,6 +272,7 @@ impl Record {
             port: None,
             attempt: 0,
             workspace: None,
+            adopted: false,
             hydrated: false,
             intent: None,
             failures: BTreeMap::new(),
@@ -295,6 +298,11 @@ impl Record {
     /// The state wanted now: the override if there is one, else the spec's.
     pub fn wanted_state(&self) -> DesiredState {
         self.state_override.as_ref().map_or(self.applied.object.state, |o| o.value)
+    }
+
+    /// Whether the workspace may hold bytes that are nowhere else.
+    pub fn has_files(&self) -> bool {
+        self.workspace.is_some() && (self.hydrated || self.adopted || self.attempt > 0)
     }
 
     /// Whether it is to be left alone.

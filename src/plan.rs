@@ -1,0 +1,327 @@
+//! The decisions, all of them. Pure and infallible: the same input always gives the same plan.
+//!
+//! 1. [`plan`] walks all sessions in the order of their names and hands out what is scarce
+//!    (ports, places, starts) as it goes.
+//! 2. [`session`] decides for one session: admit, hold, keep or end.
+//! 3. `keep` is a session that is wanted, `end` one on its way out; `container` looks at the
+//!    container itself.
+//!
+//! What cannot be seen is not decided on: an unknown listing gives a plan without steps.
+
+mod container;
+mod end;
+mod keep;
+mod scarce;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use crate::model::{
+    Action, Applied, Bounds, Container, Failure, Health, Look, Operation, Phase, Reason, Record,
+    Resolved, SessionName, SessionObject, SessionPlan, Source, Space, Timestamp, WorkspaceSeen,
+};
+
+pub use container::{classify_end, expected_hash};
+pub use scarce::Scarce;
+
+/// The numbers the operator may turn, as far as decisions depend on them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// What bounds specs; the port range is in it.
+    pub bounds: Bounds,
+    /// Most sessions at a time; 0: no limit.
+    pub max_sessions: u32,
+    /// Most sessions of one user; 0: no limit.
+    pub max_per_user: u32,
+    /// Most sessions starting at once; 0: no limit.
+    pub max_starts: u32,
+    /// Free space below which nothing is hydrated or started.
+    pub min_free: MinFree,
+}
+
+/// `minFree`: a share of the file system or bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum MinFree {
+    /// Per cent of all space.
+    Percent(f64),
+    /// Bytes.
+    Bytes(u64),
+}
+
+impl MinFree {
+    /// Whether there is less than this.
+    pub fn is_short(self, space: Space) -> bool {
+        match self {
+            MinFree::Bytes(bytes) => space.free < bytes,
+            MinFree::Percent(percent) => {
+                #[expect(clippy::cast_precision_loss, reason = "a share need not be exact")]
+                let free = space.free as f64 * 100.0;
+                #[expect(clippy::cast_precision_loss, reason = "a share need not be exact")]
+                let floor = space.total as f64 * percent;
+                free < floor
+            }
+        }
+    }
+}
+
+/// What its sources say of a session.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Want {
+    /// It is wanted; its spec was resolved, or refused.
+    Present {
+        /// The object as written.
+        object: Box<SessionObject>,
+        /// Where it stands.
+        source: Source,
+        /// Hash of the class it was resolved with.
+        class_hash: String,
+        /// With the class merged in, or why it cannot be.
+        resolved: Result<Box<Resolved>, Refused>,
+    },
+    /// Nothing can be said, or its end is held: it stays as it was.
+    Held {
+        /// Why.
+        reason: Reason,
+        /// For people.
+        message: String,
+        /// Its source is gone and only the end is held (`PruneHeld`).
+        prune: bool,
+    },
+    /// It is proven to be wanted no more.
+    Gone {
+        /// Why, for people.
+        cause: String,
+    },
+}
+
+/// Why a spec is not acceptable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// For machines.
+    pub reason: Reason,
+    /// For people: which field, which limit.
+    pub message: String,
+}
+
+/// All that is known of one session.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Session {
+    /// What its sources say.
+    pub want: Want,
+    /// What is remembered.
+    pub record: Option<Record>,
+    /// Its containers, every uid and attempt, from a complete listing.
+    pub containers: Look<Vec<Container>>,
+    /// Its workspace directory.
+    pub workspace: Look<Option<WorkspaceSeen>>,
+    /// What probes of the current container's current start say.
+    pub health: Health,
+    /// For how long (monotonic) that start has been probed.
+    pub probed_for: Duration,
+    /// A hint that files changed, or that somebody asked for a sync.
+    pub sync_asked: bool,
+    /// When a sync was last begun, whatever came of it.
+    pub sync_tried: Option<Timestamp>,
+}
+
+/// Everything a plan may depend on. If it is not here, a plan cannot depend on it.
+#[derive(Clone, Debug)]
+pub struct Input<'a> {
+    /// By the wall.
+    pub now: Timestamp,
+    /// The operator's numbers.
+    pub policy: &'a Policy,
+    /// All sessions that are wanted, remembered or seen.
+    pub sessions: &'a BTreeMap<SessionName, Session>,
+    /// Free space for workspaces.
+    pub space: Look<Space>,
+    /// Ports that somebody else holds, and until when they are left alone.
+    pub quarantine: &'a BTreeMap<u16, Timestamp>,
+    /// When the engine's present run began, if it can be told.
+    pub engine_started: Option<Timestamp>,
+}
+
+/// What to do, by session.
+pub type Plan = BTreeMap<SessionName, SessionPlan>;
+
+/// Decides for all sessions.
+pub fn plan(input: &Input<'_>) -> Plan {
+    let mut scarce = Scarce::count(input);
+    input
+        .sessions
+        .iter()
+        .map(|(name, one)| (name.clone(), session(input, &mut scarce, one)))
+        .collect()
+}
+
+/// Decides for one session; what is scarce is taken from `scarce`.
+pub fn session(input: &Input<'_>, scarce: &mut Scarce, one: &Session) -> SessionPlan {
+    let Some(record) = &one.record else {
+        return unadmitted(input, scarce, one);
+    };
+    let view = View { input, one, record };
+    if record.ending.is_some() {
+        return end::end(&view, None);
+    }
+    match &one.want {
+        Want::Gone { cause } => end::end(&view, Some(cause)),
+        Want::Present { .. } | Want::Held { .. } => keep::keep(&view, scarce),
+    }
+}
+
+/// One session with its record, and the input around it.
+#[derive(Clone, Copy, Debug)]
+struct View<'a> {
+    input: &'a Input<'a>,
+    one: &'a Session,
+    record: &'a Record,
+}
+
+impl View<'_> {
+    fn now(&self) -> Timestamp {
+        self.input.now
+    }
+
+    /// Whether an operation may run now, and if not, why and until when.
+    fn gate(&self, operation: Operation) -> Result<(), Closed> {
+        match self.record.failures.get(&operation) {
+            Some(failure) if failure.terminal => Err(Closed::until(failure, None)),
+            // A failure in the future means that the wall clock went back: the gate is open.
+            Some(failure) if failure.at <= self.now() && self.now() < failure.not_before => {
+                Err(Closed::until(failure, Some(failure.not_before)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A gate that is closed.
+#[derive(Clone, Debug)]
+struct Closed {
+    until: Option<Timestamp>,
+    reason: Reason,
+    message: String,
+}
+
+impl Closed {
+    fn until(failure: &Failure, until: Option<Timestamp>) -> Closed {
+        let message = match until {
+            Some(until) => format!(
+                "waits until {} after {} failure{}: {}",
+                until.format("%H:%M:%S"),
+                failure.count,
+                if failure.count == 1 { "" } else { "s" },
+                failure.message
+            ),
+            None => format!("holds until the spec changes: {}", failure.message),
+        };
+        Closed { until, reason: failure.reason, message }
+    }
+}
+
+/// A session that was not admitted: wanted for the first time, refused, queued, or found.
+fn unadmitted(input: &Input<'_>, scarce: &mut Scarce, one: &Session) -> SessionPlan {
+    let containers = match &one.containers {
+        Look::Known(containers) => containers,
+        Look::Unknown(why) => {
+            return idle(Phase::Unknown, format!("the engine is not seen: {why}"));
+        }
+    };
+    match &one.want {
+        Want::Held { message, .. } => idle(Phase::Pending, format!("held: {message}")),
+        Want::Gone { .. } if containers.is_empty() => idle(Phase::Terminating, String::new()),
+        Want::Gone { .. } => idle(
+            Phase::Unknown,
+            "a container of this installation has no record and no source".to_owned(),
+        ),
+        Want::Present { resolved: Err(refused), .. } => {
+            idle(Phase::Rejected, format!("{}: {}", refused.reason, refused.message))
+        }
+        Want::Present { object, source, class_hash, resolved: Ok(resolved) } => {
+            let first = Applied {
+                generation: 1,
+                object: (**object).clone(),
+                class_hash: class_hash.clone(),
+                resolved: (**resolved).clone(),
+                image: None,
+            };
+            match containers.iter().max_by_key(|c| c.attempt) {
+                Some(found) => rebuild(found, first, source.clone()),
+                None => admit(input, scarce, first, source.clone()),
+            }
+        }
+    }
+}
+
+/// A container of ours without a record: it is taken in as it is, and only then compared.
+fn rebuild(found: &Container, applied: Applied, source: Source) -> SessionPlan {
+    let Some(detail) = &found.detail else {
+        return idle(Phase::Preparing, "its container was not inspected yet");
+    };
+    let action = Action::Rebuild {
+        found: format!("container {}", found.name),
+        uid: found.uid.clone(),
+        attempt: found.attempt,
+        port: detail.published.map(|address| address.port()),
+        image_id: Some(detail.image_id.clone()),
+        applied: Box::new(applied),
+        source,
+    };
+    steps(Phase::Preparing, "its record was lost", vec![action])
+}
+
+/// Admits a session if there is a place for it, and plans its first steps with it.
+fn admit(input: &Input<'_>, scarce: &mut Scarce, first: Applied, source: Source) -> SessionPlan {
+    if let Err(full) = scarce.take_place(input.policy, &first.object.user) {
+        return idle(Phase::Pending, full);
+    }
+    let mut actions = vec![Action::Admit {
+        applied: Box::new(first.clone()),
+        source: source.clone(),
+        port: None,
+    }];
+    // The steps that follow are planned as if the record were written already, so that a new
+    // session goes from its file to its container in one run.
+    let record = Record::admit(scarce.no_uid(), first, source.clone(), input.now);
+    let imagined = Session {
+        want: Want::Present {
+            object: Box::new(record.applied.object.clone()),
+            source,
+            class_hash: record.applied.class_hash.clone(),
+            resolved: Ok(Box::new(record.applied.resolved.clone())),
+        },
+        record: None,
+        containers: Look::Known(Vec::new()),
+        workspace: Look::Known(None),
+        health: Health::Unknown,
+        probed_for: Duration::ZERO,
+        sync_asked: false,
+        sync_tried: None,
+    };
+    let view = View { input, one: &imagined, record: &record };
+    let mut planned = keep::keep(&view, scarce);
+    actions.append(&mut planned.actions);
+    SessionPlan { actions, ..planned }
+}
+
+/// A plan without steps.
+fn idle(phase: Phase, cause: impl Into<String>) -> SessionPlan {
+    SessionPlan { phase, cause: cause.into(), actions: Vec::new(), wake_at: None }
+}
+
+/// A plan with steps.
+fn steps(phase: Phase, cause: impl Into<String>, actions: Vec<Action>) -> SessionPlan {
+    SessionPlan { phase, cause: cause.into(), actions, wake_at: None }
+}
+
+/// The plan as a person would read it: the log, `docket plan` and the tests print this.
+pub fn render(plan: &Plan) -> String {
+    let mut text = String::new();
+    for (name, session) in plan {
+        let _ = write!(text, "{name} {session}"); // Writing to a String does not fail.
+    }
+    text
+}

@@ -1,0 +1,375 @@
+//! A session that is wanted (or held as it was): which spec is in force, and the steps from what
+//! is there to what that spec says.
+
+use crate::model::{
+    Action, Applied, Container, ContainerState, DesiredState, Look, Network, Operation, Phase,
+    Reason, Rollout, SessionPlan, SyncKind, Timestamp,
+};
+
+use super::container::{self, Own};
+use super::scarce::{NoPort, Scarce};
+use super::{Closed, View, Want, idle, steps};
+
+/// Decides for a session that is to stay.
+pub(super) fn keep(view: &View<'_>, scarce: &mut Scarce) -> SessionPlan {
+    let containers = match &view.one.containers {
+        Look::Known(containers) => containers,
+        Look::Unknown(why) => {
+            return idle(Phase::Unknown, format!("the engine is not seen: {why}"));
+        }
+    };
+    if let Some(plan) = stray(view, containers) {
+        return plan;
+    }
+    let own = Own::of(view.record, containers);
+    if let Some(adopted) = adoption(view, scarce, &own) {
+        return adopted;
+    }
+    let mut plan = match lifecycle(view) {
+        Lifecycle::Suspended => idle(Phase::Suspended, "left alone on request"),
+        Lifecycle::Stopped(reason) => stopped(view, &own, reason),
+        Lifecycle::Expired(reason) => {
+            steps(Phase::Stopped, format!("{reason}"), vec![Action::Retire { reason }])
+        }
+        Lifecycle::Running => running(view, scarce, &own),
+    };
+    add_background_sync(view, &mut plan);
+    plan
+}
+
+/// A container of another uid under this session's name: its record is lost, and with it what it
+/// was for. It is stopped and removed; the files are this session's.
+fn stray(view: &View<'_>, containers: &[Container]) -> Option<SessionPlan> {
+    let stray = containers.iter().find(|c| c.uid != view.record.uid)?;
+    let cause = format!("container {} is of an earlier session of this name", stray.name);
+    let mut actions = Vec::new();
+    if matches!(stray.state, ContainerState::Running | ContainerState::Paused) {
+        actions.push(Action::StopContainer {
+            id: stray.id.clone(),
+            attempt: stray.attempt,
+            grace: view.record.applied.resolved.container.stop_grace,
+            reason: Reason::Requested,
+        });
+    }
+    if stray.state != ContainerState::Removing {
+        actions.push(Action::RemoveContainer { id: stray.id.clone(), attempt: stray.attempt });
+    }
+    Some(steps(Phase::Preparing, cause, actions))
+}
+
+enum Lifecycle {
+    Running,
+    Stopped(Reason),
+    Expired(Reason),
+    Suspended,
+}
+
+fn lifecycle(view: &View<'_>) -> Lifecycle {
+    let record = view.record;
+    if record.wanted_suspend() {
+        return Lifecycle::Suspended;
+    }
+    if record.wanted_state() == DesiredState::Stopped {
+        return Lifecycle::Stopped(Reason::Stopped);
+    }
+    if let Some(retired) = &record.retired {
+        return Lifecycle::Stopped(retired.reason);
+    }
+    let age = record.applied.resolved.lifetime.max_age;
+    let over = record.active_since.and_then(|since| since.checked_add_signed(delta(age)));
+    if !age.is_zero() && over.is_some_and(|over| over <= view.now()) {
+        return Lifecycle::Expired(Reason::Expired);
+    }
+    Lifecycle::Running
+}
+
+/// A `std` duration as chrono has it; what does not fit is for ever.
+pub(super) fn delta(duration: std::time::Duration) -> chrono::TimeDelta {
+    chrono::TimeDelta::from_std(duration).unwrap_or(chrono::TimeDelta::MAX)
+}
+
+/// Whether a changed spec is taken into force now.
+fn adoption(view: &View<'_>, scarce: &mut Scarce, own: &Own<'_>) -> Option<SessionPlan> {
+    let Want::Present { object, source, class_hash, resolved: Ok(resolved) } = &view.one.want
+    else {
+        return None;
+    };
+    let applied = &view.record.applied;
+    let object_changed = object.hash != applied.object.hash;
+    let written_anew = object.raw != applied.object.raw || *source != view.record.source;
+    let class_changed = *class_hash != applied.class_hash;
+    if !object_changed && !written_anew && !class_changed && !view.record.source_unseen {
+        return None;
+    }
+    if let Some(bad) = &view.record.rolled_back
+        && bad.object_hash == object.hash
+        && bad.class_hash == *class_hash
+        && object.state == applied.object.state
+        && object.suspend == applied.object.suspend
+    {
+        return None;
+    }
+    let will_differ = **resolved != applied.resolved;
+    if class_changed && !object_changed && will_differ {
+        let now = match resolved.update.rollout {
+            Rollout::OnNextStart => own.current.is_none(),
+            Rollout::Immediate => {
+                own.current.is_none()
+                    || scarce.take_update(&resolved.class, resolved.update.max_concurrent)
+            }
+        };
+        if !now && !written_anew {
+            return None;
+        }
+        if !now {
+            return Some(adopt(view, applied.resolved.clone(), applied.class_hash.clone()));
+        }
+    }
+    Some(adopt(view, (**resolved).clone(), class_hash.clone()))
+}
+
+/// The step that takes the wanted object into force.
+fn adopt(view: &View<'_>, resolved: crate::model::Resolved, class_hash: String) -> SessionPlan {
+    let Want::Present { object, source, .. } = &view.one.want else {
+        return idle(Phase::Unknown, "");
+    };
+    let before = &view.record.applied;
+    let same_spec =
+        object.raw.get("spec") == before.object.raw.get("spec") && resolved == before.resolved;
+    let same_container = object.hash == before.object.hash && resolved == before.resolved;
+    let applied = Applied {
+        generation: before.generation + u64::from(!same_spec),
+        object: (**object).clone(),
+        class_hash,
+        image: if same_container { before.image.clone() } else { None },
+        resolved,
+    };
+    let was_ready = view.record.ready_generation == before.generation;
+    let cause = if same_spec { "its metadata changed" } else { "its spec changed" };
+    steps(
+        Phase::Updating,
+        cause,
+        vec![Action::Adopt {
+            keep_last_good: was_ready && !same_container,
+            applied: Box::new(applied),
+            source: source.clone(),
+        }],
+    )
+}
+
+/// No container is wanted: stop, sync what it left, remove.
+fn stopped(view: &View<'_>, own: &Own<'_>, reason: Reason) -> SessionPlan {
+    let mut actions = Vec::new();
+    container::take_down(view, own, Reason::Requested, true, &mut actions);
+    if let Err(closed) = container::gate_of(view, &actions) {
+        return blocked(Phase::Stopped, &closed);
+    }
+    if view.record.ready_since.is_some() {
+        actions.insert(0, Action::NoteNotReady);
+    }
+    steps(Phase::Stopped, format!("{reason}"), actions)
+}
+
+/// A container is wanted: what it needs first, then the container itself.
+fn running(view: &View<'_>, scarce: &mut Scarce, own: &Own<'_>) -> SessionPlan {
+    let mut actions = Vec::new();
+    if let Err(plan) = prepare(view, scarce, own, &mut actions) {
+        return *plan;
+    }
+    container::run(view, scarce, own, actions)
+}
+
+/// Everything a container needs: workspace, files, port, image. `Err` is the whole plan where
+/// something stands in the way.
+fn prepare(
+    view: &View<'_>,
+    scarce: &mut Scarce,
+    own: &Own<'_>,
+    actions: &mut Vec<Action>,
+) -> Result<(), Box<SessionPlan>> {
+    image(view, own, actions).map_err(|plan| Box::new(settled(view, own, plan)))?;
+    workspace(view, actions).map_err(|plan| Box::new(settled(view, own, plan)))?;
+    port(view, scarce, actions).map_err(|plan| Box::new(settled(view, own, plan)))?;
+    Ok(())
+}
+
+/// The image first: who owns the workspace may depend on its `USER`, and a missing image leaves
+/// no half session behind. A container that still runs goes on while its successor's image is
+/// missing.
+fn image(view: &View<'_>, own: &Own<'_>, actions: &mut Vec<Action>) -> Result<(), SessionPlan> {
+    let applied = &view.record.applied;
+    if applied.image.is_some() {
+        return Ok(());
+    }
+    let Err(closed) = view.gate(Operation::Image) else {
+        actions.push(Action::ResolveImage {
+            reference: applied.resolved.container.image.clone(),
+            policy: applied.resolved.container.pull_policy,
+        });
+        return Ok(());
+    };
+    if own.current.is_some_and(container::is_alive) {
+        return Ok(());
+    }
+    if container::may_roll_back(view.record) {
+        let message = format!("{}: {}", closed.reason, closed.message);
+        return Err(steps(
+            Phase::Updating,
+            "the new image cannot be had",
+            vec![Action::RollBack { message }],
+        ));
+    }
+    Err(waiting(actions, &closed))
+}
+
+/// A plan that waits: a container that already runs goes on being watched meanwhile.
+fn settled(view: &View<'_>, own: &Own<'_>, plan: SessionPlan) -> SessionPlan {
+    let alive = own.current.is_some_and(|c| c.state == ContainerState::Running);
+    if alive && view.record.ready_since.is_some() {
+        return SessionPlan { phase: Phase::Degraded, ..plan };
+    }
+    plan
+}
+
+fn waiting(actions: &mut Vec<Action>, closed: &Closed) -> SessionPlan {
+    SessionPlan {
+        phase: if closed.until.is_some() { Phase::Preparing } else { Phase::Failed },
+        cause: format!("{}: {}", closed.reason, closed.message),
+        actions: std::mem::take(actions),
+        wake_at: closed.until,
+    }
+}
+
+fn workspace(view: &View<'_>, actions: &mut Vec<Action>) -> Result<(), SessionPlan> {
+    let record = view.record;
+    let seen = match &view.one.workspace {
+        Look::Known(seen) => seen,
+        Look::Unknown(why) => {
+            return Err(idle(Phase::Unknown, format!("the workspace is not seen: {why}")));
+        }
+    };
+    match (record.workspace, seen) {
+        (Some(id), Some(seen)) if seen.id != id => {
+            return Err(idle(
+                Phase::Degraded,
+                "WorkspaceReplaced: another directory stands where the workspace was",
+            ));
+        }
+        (Some(_), None) => {
+            return Err(idle(Phase::Degraded, "WorkspaceMissing: the workspace directory is gone"));
+        }
+        (None, _) => {
+            view.gate(Operation::Workspace).map_err(|closed| waiting(actions, &closed))?;
+            actions.push(Action::CreateWorkspace);
+        }
+        (Some(_), Some(_)) => (),
+    }
+    if !record.hydrated {
+        if let Some(short) = short_of_space(view) {
+            let actions = std::mem::take(actions);
+            return Err(steps(Phase::Pending, short, actions));
+        }
+        view.gate(Operation::Hydrate).map_err(|closed| waiting(actions, &closed))?;
+        actions.push(Action::Hydrate);
+    }
+    Ok(())
+}
+
+/// Why nothing may be hydrated or started, if the disk is nearly full.
+pub(super) fn short_of_space(view: &View<'_>) -> Option<String> {
+    let space = view.input.space.known()?;
+    view.input
+        .policy
+        .min_free
+        .is_short(*space)
+        .then(|| format!("LowSpace: {} MiB are free, below minFree", space.free >> 20))
+}
+
+fn port(
+    view: &View<'_>,
+    scarce: &mut Scarce,
+    actions: &mut Vec<Action>,
+) -> Result<(), SessionPlan> {
+    let record = view.record;
+    let resolved = &record.applied.resolved;
+    if resolved.container.port == 0 || resolved.container.network == Network::None {
+        return Ok(());
+    }
+    let fixed = resolved.container.host_port;
+    let fits = record.port.is_some_and(|port| {
+        (fixed == 0 || fixed == port) && !scarce.is_anothers(port, &record.name)
+    });
+    let contested = record
+        .failures
+        .get(&Operation::Start)
+        .filter(|failure| failure.reason == Reason::PortConflict)
+        .and(record.port)
+        .filter(|port| view.input.quarantine.get(port).is_some_and(|t| *t > view.now()));
+    if fits && contested.is_none() {
+        return Ok(());
+    }
+    match scarce.take_port(view.input.policy, &record.name, resolved, contested) {
+        Ok(port) => {
+            actions.push(Action::LeasePort { port, instead_of: contested });
+            Ok(())
+        }
+        Err(NoPort::Exhausted) => {
+            let actions = std::mem::take(actions);
+            Err(steps(Phase::Pending, "PoolExhausted: every port of the range is taken", actions))
+        }
+        Err(NoPort::InUse(owner)) => {
+            let actions = std::mem::take(actions);
+            let by = owner.map_or("somebody else".to_owned(), |o| o.to_string());
+            Err(steps(Phase::Pending, format!("PortInUse: port {fixed} is held by {by}"), actions))
+        }
+    }
+}
+
+/// A phase that only time or a change gets out of.
+pub(super) fn blocked(phase: Phase, closed: &Closed) -> SessionPlan {
+    SessionPlan {
+        phase,
+        cause: format!("{}: {}", closed.reason, closed.message),
+        actions: Vec::new(),
+        wake_at: closed.until,
+    }
+}
+
+/// Edits go back to the store now and then, whatever else goes on.
+fn add_background_sync(view: &View<'_>, plan: &mut SessionPlan) {
+    let record = view.record;
+    let there = matches!((&view.one.workspace, record.workspace),
+        (Look::Known(Some(seen)), Some(id)) if seen.id == id);
+    if !there || !record.hydrated || plan.actions.iter().any(is_sync) {
+        return;
+    }
+    match view.gate(Operation::Sync) {
+        Ok(()) => (),
+        Err(closed) => return wake(plan, closed.until),
+    }
+    let interval = delta(record.applied.resolved.workspace.sync_interval);
+    let last = record.last_sync.max(view.one.sync_tried);
+    let due = last.and_then(|last| last.checked_add_signed(interval));
+    let is_due = match (last, due) {
+        (Some(last), Some(due)) => due <= view.now() || last > view.now(),
+        (None, _) => true,
+        (Some(_), None) => false,
+    };
+    if is_due || view.one.sync_asked {
+        plan.actions.push(Action::Sync { kind: SyncKind::Background });
+    } else {
+        wake(plan, due);
+    }
+}
+
+fn is_sync(action: &Action) -> bool {
+    matches!(action, Action::Sync { .. })
+}
+
+/// The plan is looked at again at this time at the latest.
+pub(super) fn wake(plan: &mut SessionPlan, at: Option<Timestamp>) {
+    plan.wake_at = match (plan.wake_at, at) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    };
+}
