@@ -49,11 +49,11 @@ const READ: Duration = Duration::from_secs(10);
 /// Deadline of calls that make or change.
 const CHANGE: Duration = Duration::from_secs(30);
 /// Deadline of a start: images on slow disks, busy engines.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 /// What a stop may take beyond its grace.
-const STOP_BEYOND_GRACE: Duration = Duration::from_secs(60);
+const STOP_BEYOND_GRACE: Duration = Duration::from_mins(1);
 /// Deadline of a removal, and of waiting for somebody else's.
-const REMOVE: Duration = Duration::from_secs(60);
+const REMOVE: Duration = Duration::from_mins(1);
 /// bollard's own deadline, seconds: none of ours is longer but streams'.
 const FOREVER: u64 = 365 * 24 * 3600;
 
@@ -331,10 +331,7 @@ impl Engine for Docker {
     }
 
     async fn remove(&self, id: &ContainerId) -> Result<(), EngineError> {
-        let error = match self.remove_once(id).await {
-            Err(error) => error,
-            Ok(()) => return Ok(()),
-        };
+        let Err(error) = self.remove_once(id).await else { return Ok(()) };
         let under_way = error.message.contains("already in progress");
         match error.kind {
             EngineErrorKind::NotFound => return Ok(()),
@@ -410,10 +407,10 @@ impl Engine for Docker {
     }
 
     async fn info(&self) -> Result<EngineInfo, EngineError> {
-        let version = self.negotiate().await.map_err(|error| EngineError {
-            operation: Op::Info.name(),
-            ..error
-        })?;
+        let version = self
+            .negotiate()
+            .await
+            .map_err(|error| EngineError { operation: Op::Info.name(), ..error })?;
         Ok(EngineInfo {
             version: version.version.unwrap_or_default(),
             api: version.api_version.as_deref().and_then(parse_api).unwrap_or(OLDEST_API),
@@ -433,3 +430,6 @@ fn parse_api(text: &str) -> Option<(u32, u32)> {
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

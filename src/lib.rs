@@ -11,6 +11,7 @@ pub mod docker;
 pub mod model;
 pub mod operator;
 pub mod plan;
+pub mod probe;
 pub mod spec;
 pub mod status;
 pub mod world;

@@ -7,9 +7,10 @@ use std::collections::HashMap;
 use std::pin::pin;
 use std::time::Duration;
 
+use bollard::errors::Error;
 use bollard::models::EventMessage;
 use bollard::query_parameters::{EventsOptions, EventsOptionsBuilder};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{Instant, sleep_until};
@@ -68,9 +69,12 @@ async fn read(docker: Docker, mut outlet: Outlet) {
     let mut told = false;
     while !outlet.sender.is_closed() {
         let mut was_up = false;
+        let begun = Instant::now();
         let error = subscribe(&docker, &mut outlet, &mut was_up).await;
-        if was_up {
-            (wait, told) = (RETRY.0, false);
+        told &= !was_up;
+        // One that ends again and again is not asked ten times a second.
+        if was_up && begun.elapsed() > RETRY.1 {
+            wait = RETRY.0;
         }
         if !told {
             outlet.offer(EngineEvent::Gone(error.to_string()));
@@ -115,18 +119,37 @@ async fn subscribe(docker: &Docker, outlet: &mut Outlet, was_up: &mut bool) -> E
                 return Op::Events.error(EngineErrorKind::Timeout, "no answer in time");
             }
             () = outlet.own_up(), if outlet.lost => {}
-            item = stream.next() => match item {
-                Some(Ok(message)) => {
-                    if let Some(event) = event_of(message) {
-                        outlet.offer(event);
-                    }
+            item = stream.next() => {
+                // Head and end may come in one piece.
+                if !*was_up && seen.0.notified().now_or_never().is_some() {
+                    *was_up = true;
+                    outlet.offer(EngineEvent::Relist);
                 }
-                Some(Err(error)) => return docker.note(Op::Events.failed(&error)),
-                None => {
-                    let ended = Op::Events.error(EngineErrorKind::Unreachable, "the stream ended");
-                    return docker.note(ended);
+                if let Some(end) = hear(docker, outlet, item) {
+                    return end;
                 }
             }
+        }
+    }
+}
+
+/// Passes an event on, or says why there are no more.
+fn hear(
+    docker: &Docker,
+    outlet: &mut Outlet,
+    item: Option<Result<EventMessage, Error>>,
+) -> Option<EngineError> {
+    match item {
+        Some(Ok(message)) => {
+            if let Some(event) = event_of(message) {
+                outlet.offer(event);
+            }
+            None
+        }
+        Some(Err(error)) => Some(docker.note(Op::Events.failed(&error))),
+        None => {
+            let ended = Op::Events.error(EngineErrorKind::Unreachable, "the stream ended");
+            Some(docker.note(ended))
         }
     }
 }

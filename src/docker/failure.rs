@@ -69,9 +69,7 @@ impl Op {
             }
             // Only connecting does I/O outside of hyper.
             Error::IOError { err } => self.error(EngineErrorKind::Unreachable, err.to_string()),
-            Error::RequestTimeoutError => {
-                self.error(EngineErrorKind::Timeout, "no answer in time")
-            }
+            Error::RequestTimeoutError => self.error(EngineErrorKind::Timeout, "no answer in time"),
             other => self.error(EngineErrorKind::Broken, chain(other)),
         }
     }
@@ -84,7 +82,7 @@ pub(super) fn classify(op: Op, status: u16, message: &str) -> EngineErrorKind {
     let says = |part: &str| text.contains(part);
     match (op, status) {
         (Op::Create | Op::Start, _) if network_is_missing(&text) => EngineErrorKind::Broken,
-        (Op::Create, 404) => EngineErrorKind::ImageMissing,
+        (Op::Create | Op::InspectImage | Op::Pull, 404) => EngineErrorKind::ImageMissing,
         (Op::Create, 409) if says("already in use") => EngineErrorKind::NameTaken,
         (Op::Start, _) if says("port is already allocated") || says("address already in use") => {
             EngineErrorKind::PortTaken
@@ -96,8 +94,6 @@ pub(super) fn classify(op: Op, status: u16, message: &str) -> EngineErrorKind {
         (Op::Start, 400) if command_cannot_run(&text) => EngineErrorKind::CommandInvalid,
         (Op::Start, 500) if never_starts_like_this(&text) => EngineErrorKind::InvalidSpec,
         (Op::Update, 500) if says("device or resource busy") => EngineErrorKind::Conflict,
-        (Op::InspectImage, 404) => EngineErrorKind::ImageMissing,
-        (Op::Pull, 404) => EngineErrorKind::ImageMissing,
         (Op::Pull, 400) => EngineErrorKind::InvalidSpec,
         (Op::Pull, _) => EngineErrorKind::PullFailed,
         (_, 400) => EngineErrorKind::InvalidSpec,

@@ -12,9 +12,9 @@ use crate::model::PullPolicy;
 use crate::world::{EngineError, EngineErrorKind, Image};
 
 /// A pull that says nothing for so long is given up.
-const PULL_SILENCE: Duration = Duration::from_secs(300);
+const PULL_SILENCE: Duration = Duration::from_mins(5);
 /// A pull that takes so long is given up.
-const PULL_WHOLE: Duration = Duration::from_secs(3600);
+const PULL_WHOLE: Duration = Duration::from_hours(1);
 
 impl Docker {
     pub(super) async fn image(

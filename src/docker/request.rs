@@ -110,10 +110,8 @@ fn security_options(request: &CreateRequest, profile: Option<&str>) -> Vec<Strin
 }
 
 fn bindings(key: String, identity: &Identity, port: u16) -> PortMap {
-    let binding = PortBinding {
-        host_ip: Some(identity.bind.to_string()),
-        host_port: Some(port.to_string()),
-    };
+    let binding =
+        PortBinding { host_ip: Some(identity.bind.to_string()), host_port: Some(port.to_string()) };
     HashMap::from([(key, Some(vec![binding]))])
 }
 
@@ -189,16 +187,16 @@ pub(super) fn dropped(
     limits_dropped(want, have)
         .or_else(|| confinement_dropped(want, have))
         .or_else(|| surroundings_dropped(want, have))
-        .or_else(|| differs("User", &or_empty(&asked.user), &or_empty(&config.user)))
+        .or_else(|| {
+            differs("User", &or_empty(asked.user.as_ref()), &or_empty(config.user.as_ref()))
+        })
         .or_else(|| lost.map(|(key, _)| format!("Labels: {key} is missing")))
 }
 
 fn limits_dropped(want: &HostConfig, have: &HostConfig) -> Option<String> {
     let number = |value: Option<i64>| value.unwrap_or_default();
     differs("Memory", &number(want.memory), &number(have.memory))
-        .or_else(|| {
-            differs("MemorySwap", &number(want.memory_swap), &number(have.memory_swap))
-        })
+        .or_else(|| differs("MemorySwap", &number(want.memory_swap), &number(have.memory_swap)))
         .or_else(|| differs("NanoCpus", &number(want.nano_cpus), &number(have.nano_cpus)))
         .or_else(|| differs("PidsLimit", &number(want.pids_limit), &number(have.pids_limit)))
         .or_else(|| differs("LogConfig", &log_of(want), &log_of(have)))
@@ -214,7 +212,7 @@ fn confinement_dropped(want: &HostConfig, have: &HostConfig) -> Option<String> {
         })
         .or_else(|| differs("Privileged", &flag(want.privileged), &flag(have.privileged)))
         .or_else(|| differs("Init", &flag(want.init), &flag(have.init)))
-        .or_else(|| differs("PidMode", &"", &or_empty(&have.pid_mode).as_str()))
+        .or_else(|| differs("PidMode", &"", &or_empty(have.pid_mode.as_ref()).as_str()))
         .or_else(|| {
             let shares = have.ipc_mode.as_deref() == Some("host");
             shares.then(|| "IpcMode: the host's is shared".to_owned())
@@ -229,7 +227,11 @@ fn surroundings_dropped(want: &HostConfig, have: &HostConfig) -> Option<String> 
             extra.map(|bind| format!("Binds: {bind} was added"))
         })
         .or_else(|| {
-            differs("NetworkMode", &or_empty(&want.network_mode), &or_empty(&have.network_mode))
+            differs(
+                "NetworkMode",
+                &or_empty(want.network_mode.as_ref()),
+                &or_empty(have.network_mode.as_ref()),
+            )
         })
         .or_else(|| differs("PortBindings", &ports_of(want), &ports_of(have)))
         .or_else(|| differs("RestartPolicy", &restart_of(want), &restart_of(have)))
@@ -239,8 +241,8 @@ fn differs<T: PartialEq + Debug>(name: &str, asked: &T, made: &T) -> Option<Stri
     (asked != made).then(|| format!("{name}: asked for {asked:?}, the engine has {made:?}"))
 }
 
-fn or_empty(text: &Option<String>) -> String {
-    text.clone().unwrap_or_default()
+fn or_empty(text: Option<&String>) -> String {
+    text.cloned().unwrap_or_default()
 }
 
 /// Newer engines answer `CAP_CHOWN` to `CHOWN`.
@@ -267,7 +269,7 @@ fn map_of(map: Option<&HashMap<String, String>>) -> BTreeMap<String, String> {
 fn mounts_of(host: &HostConfig) -> BTreeSet<(String, String, bool)> {
     let plain = |mount: &Mount| {
         let read_only = mount.read_only.unwrap_or_default();
-        (or_empty(&mount.source), or_empty(&mount.target), read_only)
+        (or_empty(mount.source.as_ref()), or_empty(mount.target.as_ref()), read_only)
     };
     host.mounts.iter().flatten().map(plain).collect()
 }
@@ -276,7 +278,7 @@ fn ports_of(host: &HostConfig) -> BTreeSet<(String, String, String)> {
     let rows = host.port_bindings.iter().flatten();
     rows.flat_map(|(key, list)| {
         list.iter().flatten().map(move |at| {
-            (key.clone(), or_empty(&at.host_ip), or_empty(&at.host_port))
+            (key.clone(), or_empty(at.host_ip.as_ref()), or_empty(at.host_port.as_ref()))
         })
     })
     .collect()
@@ -284,7 +286,7 @@ fn ports_of(host: &HostConfig) -> BTreeSet<(String, String, String)> {
 
 fn log_of(host: &HostConfig) -> (String, BTreeMap<String, String>) {
     let log = host.log_config.clone().unwrap_or_default();
-    (or_empty(&log.typ), map_of(log.config.as_ref()))
+    (or_empty(log.typ.as_ref()), map_of(log.config.as_ref()))
 }
 
 /// No policy and the policy `no` are one.
@@ -297,4 +299,4 @@ fn restart_of(host: &HostConfig) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

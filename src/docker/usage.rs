@@ -19,7 +19,7 @@ use crate::world::{EngineError, EngineErrorKind};
 const APART_LOCAL: Duration = Duration::from_millis(100);
 const APART_REMOTE: Duration = Duration::from_secs(1);
 /// A sample that nobody came back for in this time is of no use any more.
-const STALE: Duration = Duration::from_secs(600);
+const STALE: Duration = Duration::from_mins(10);
 /// Where control groups are mounted.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
@@ -71,9 +71,8 @@ impl Docker {
         is_local: bool,
     ) -> Option<Previous> {
         let known = lock(&self.shared.samples);
-        let same = |one: &&Previous| {
-            (one.started_at, one.is_local) == (detail.started_at, is_local)
-        };
+        let same =
+            |one: &&Previous| (one.started_at, one.is_local) == (detail.started_at, is_local);
         known.get(&id.0).filter(same).cloned()
     }
 
@@ -307,7 +306,10 @@ mod tests {
         assert!((percent(at(5, 10), at(1005, 1010)) - 100.0).abs() < 1e-9);
         assert!((percent(at(0, 0), at(4000, 1000)) - 400.0).abs() < 1e-9);
         assert!(percent(at(0, 7), at(9, 7)).abs() < 1e-9);
-        assert_eq!(field("inactive_file 7\ntotal_inactive_file 9\n", "total_inactive_file"), Some(9));
+        assert_eq!(
+            field("inactive_file 7\ntotal_inactive_file 9\n", "total_inactive_file"),
+            Some(9)
+        );
         assert_eq!(without_cache(10, 4), 6);
         assert_eq!(without_cache(4, 10), 4);
     }

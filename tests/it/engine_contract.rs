@@ -51,7 +51,7 @@ fn bench() -> Bench<Docker> {
 }
 
 /// `Engine` has no call for it: docket never removes a network.
-async fn drop_networks(bench: &Bench<Docker>) {
+fn drop_networks(bench: &Bench<Docker>) {
     for installation in [&bench.installation, &bench.other_installation] {
         let mut remove = std::process::Command::new("docker");
         if !host().is_empty() {
@@ -68,7 +68,7 @@ macro_rules! on_the_real_engine {
         async fn $rule() {
             let bench = bench();
             rules::hold(&bench, rules::$rule(&bench)).await;
-            drop_networks(&bench).await;
+            drop_networks(&bench);
         }
     )*};
 }

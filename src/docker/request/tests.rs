@@ -6,9 +6,7 @@ use std::time::Duration;
 use bollard::models::ContainerConfig;
 
 use super::*;
-use crate::model::{
-    ContainerPrefix, ContainerSpec, Installation, LogSpec, PullPolicy, Security,
-};
+use crate::model::{ContainerPrefix, ContainerSpec, Installation, LogSpec, PullPolicy, Security};
 
 fn identity() -> Identity {
     Identity {
@@ -18,7 +16,7 @@ fn identity() -> Identity {
     }
 }
 
-fn request() -> CreateRequest {
+pub(in crate::docker) fn request() -> CreateRequest {
     let words = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     CreateRequest {
         name: "docket-ann-1".to_owned(),
