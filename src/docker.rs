@@ -7,6 +7,7 @@
 mod convert;
 mod events;
 mod failure;
+mod firewall;
 mod images;
 mod local;
 mod network;
@@ -35,6 +36,8 @@ use crate::world::{
     CreateRequest, Engine, EngineError, EngineErrorKind, EngineInfo, EventStream, Image,
     LABEL_INSTALLATION, LogStream,
 };
+
+pub use firewall::Isolation;
 
 use convert::Odd;
 use failure::Op;
@@ -85,6 +88,8 @@ struct Shared {
     run: Mutex<Option<local::EngineRun>>,
     /// Last usage samples by container id.
     samples: Mutex<BTreeMap<String, usage::Previous>>,
+    /// The own bridge's interface, when its rules were last seen to, and with what outcome.
+    isolation: tokio::sync::Mutex<Option<(String, Instant, Isolation)>>,
 }
 
 impl Docker {
@@ -289,7 +294,7 @@ impl Engine for Docker {
     }
 
     async fn ensure_network(&self) -> Result<(), EngineError> {
-        self.own_network().await.map(|_| ())
+        self.isolation().await.map(|_| ())
     }
 
     async fn create(&self, request: &CreateRequest) -> Result<ContainerId, EngineError> {
@@ -310,7 +315,7 @@ impl Engine for Docker {
     async fn start(&self, id: &ContainerId) -> Result<(), EngineError> {
         match self.start_once(id).await {
             Err(error) if failure::network_is_missing(&error.message) => {
-                self.own_network().await?;
+                self.isolation().await?;
                 self.start_once(id).await
             }
             answer => answer,

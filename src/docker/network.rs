@@ -2,11 +2,15 @@
 //! the operator's address only.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bollard::models::{NetworkCreateRequest, NetworkInspect};
 use bollard::query_parameters::InspectNetworkOptions;
 
+use tokio::time::Instant;
+
 use super::failure::Op;
+use super::firewall::{self, Isolation};
 use super::request::network_name;
 use super::{Docker, READ};
 use crate::world::{EngineError, EngineErrorKind, LABEL_INSTALLATION};
@@ -16,10 +20,37 @@ const ICC: &str = "com.docker.network.bridge.enable_icc";
 /// The bridge driver's name for the interface, if one was chosen.
 const INTERFACE: &str = "com.docker.network.bridge.name";
 
+/// How long rules are trusted to stay: others reload firewalls.
+const RULES_TRUSTED: Duration = Duration::from_mins(1);
+
 impl Docker {
+    /// Makes the own bridge if it is not there, checks it, and keeps its tenants off the host's
+    /// network as far as that is permitted; says how far.
+    ///
+    /// # Errors
+    /// [`EngineErrorKind::Conflict`] if a network of that name is foreign or open: what to do is
+    /// in the message.
+    pub async fn isolation(&self) -> Result<Isolation, EngineError> {
+        let interface = self.own_network().await?;
+        let mut known = self.shared.isolation.lock().await;
+        if let Some((same, seen, outcome)) = &*known
+            && *same == interface
+            && seen.elapsed() < RULES_TRUSTED
+        {
+            return Ok(outcome.clone());
+        }
+        let outcome = firewall::isolate(&interface, &network_name(&self.identity)).await;
+        let is_news = known.as_ref().is_none_or(|(_, _, before)| *before != outcome);
+        if let (Isolation::Open(why), true) = (&outcome, is_news) {
+            tracing::warn!("tenants may reach the host's network: {why}");
+        }
+        *known = Some((interface, Instant::now(), outcome.clone()));
+        Ok(outcome)
+    }
+
     /// Makes the bridge if it is not there and checks that it is ours and closed. Returns the
     /// name of its interface on the engine's machine.
-    pub(super) async fn own_network(&self) -> Result<String, EngineError> {
+    async fn own_network(&self) -> Result<String, EngineError> {
         let name = network_name(&self.identity);
         if let Some(found) = self.look_at_network(&name).await? {
             return self.check_network(&name, &found);

@@ -1,5 +1,6 @@
 //! The engine contract against a real engine: the local one, or `DOCKET_TEST_ENGINE`'s.
 
+mod local;
 pub mod rules;
 
 use std::net::TcpListener;
@@ -50,15 +51,20 @@ fn bench() -> Bench<Docker> {
     }
 }
 
-/// `Engine` has no call for it: docket never removes a network.
+/// `Engine` has no call for it: docket never removes a network. Its rules go too.
 fn drop_networks(bench: &Bench<Docker>) {
     for installation in [&bench.installation, &bench.other_installation] {
-        let mut remove = std::process::Command::new("docker");
-        if !host().is_empty() {
-            remove.env("DOCKER_HOST", host());
-        }
+        let network = format!("docket-{installation}");
         // Most benches have none.
-        let _ = remove.args(["network", "rm", &format!("docket-{installation}")]).output();
+        let script = "docker network rm $0; for chain in DOCKER-USER INPUT; do
+            iptables -w 5 -S $chain | grep -- \"--comment $0 \" | sed 's/^-A/-D/' |
+                while read -r rule; do iptables -w 5 $rule; done; done";
+        let mut clean = std::process::Command::new("bash");
+        clean.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        if !host().is_empty() {
+            clean.env("DOCKER_HOST", host());
+        }
+        let _ = clean.args(["-c", script, &network]).output();
     }
 }
 
