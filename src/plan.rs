@@ -241,14 +241,6 @@ fn unadmitted(input: &Input<'_>, scarce: &mut Scarce, one: &Session) -> SessionP
             idle(Phase::Rejected, format!("{}: {}", refused.reason, refused.message))
         }
         Want::Present { object, source, class_hash, resolved: Ok(resolved) } => {
-            if let Some(found) = containers.iter().max_by_key(|c| c.attempt) {
-                let found = format!("container {}", found.name);
-                return steps(
-                    Phase::Preparing,
-                    "its record was lost",
-                    vec![Action::Rebuild { found }],
-                );
-            }
             let first = Applied {
                 generation: 1,
                 object: (**object).clone(),
@@ -256,9 +248,29 @@ fn unadmitted(input: &Input<'_>, scarce: &mut Scarce, one: &Session) -> SessionP
                 resolved: (**resolved).clone(),
                 image: None,
             };
-            admit(input, scarce, first, source.clone())
+            match containers.iter().max_by_key(|c| c.attempt) {
+                Some(found) => rebuild(found, first, source.clone()),
+                None => admit(input, scarce, first, source.clone()),
+            }
         }
     }
+}
+
+/// A container of ours without a record: it is taken in as it is, and only then compared.
+fn rebuild(found: &Container, applied: Applied, source: Source) -> SessionPlan {
+    let Some(detail) = &found.detail else {
+        return idle(Phase::Preparing, "its container was not inspected yet");
+    };
+    let action = Action::Rebuild {
+        found: format!("container {}", found.name),
+        uid: found.uid.clone(),
+        attempt: found.attempt,
+        port: detail.published.map(|address| address.port()),
+        image_id: Some(detail.image_id.clone()),
+        applied: Box::new(applied),
+        source,
+    };
+    steps(Phase::Preparing, "its record was lost", vec![action])
 }
 
 /// Admits a session if there is a place for it, and plans its first steps with it.

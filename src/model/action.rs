@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::condition::{Phase, Reason};
-use super::name::ContainerId;
+use super::name::{ContainerId, Uid};
 use super::record::{Applied, Operation, Source, Termination};
 use super::spec::{PullPolicy, Resources};
 
@@ -172,10 +172,22 @@ pub enum Action {
     EmptyTrash,
     /// Frees the port and drops the record: nothing is owed any more.
     DropRecord,
-    /// Takes an orphan into the ledger: a container or workspace of ours without a record.
+    /// Takes an orphan into the ledger: a container of ours without a record.
     Rebuild {
         /// What was found, for people.
         found: String,
+        /// The uid on its labels.
+        uid: Uid,
+        /// Its number.
+        attempt: u32,
+        /// The host port it is published on.
+        port: Option<u16>,
+        /// The image it was made from.
+        image_id: Option<String>,
+        /// The spec in force from now on.
+        applied: Box<Applied>,
+        /// Where that came from.
+        source: Source,
     },
 }
 
@@ -268,7 +280,7 @@ impl fmt::Display for Action {
             Action::TrashWorkspace => f.write_str("move workspace to the trash"),
             Action::EmptyTrash => f.write_str("remove workspace from the trash"),
             Action::DropRecord => f.write_str("release port and record"),
-            Action::Rebuild { found } => write!(f, "rebuild the record from {found}"),
+            Action::Rebuild { found, .. } => write!(f, "rebuild the record from {found}"),
         }
     }
 }

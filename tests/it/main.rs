@@ -1,1 +1,12 @@
-fn main() {}
+//! The one integration test binary: tidiness, contracts, and the built binary on a real engine.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "tests stand outside: they touch files and clocks, and fail by panicking"
+)]
+
+mod lockfile;
+mod tidy;

@@ -1,0 +1,12 @@
+//! Effects: one arm an action, and what their outcomes leave in the record.
+
+mod book;
+mod execute;
+pub mod files;
+mod gate;
+mod lanes;
+pub mod notes;
+
+pub use book::Book;
+pub use execute::{Doors, Ran, StepError, owner_of, place, run};
+pub use lanes::Lanes;

@@ -1,0 +1,194 @@
+//! The records in memory and their way into the ledger. A change is visible to others only once
+//! it is durable; two changes of one session never overtake each other.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::broadcast;
+
+use crate::model::{Base, Event, Record, SessionName, Timestamp, Uid};
+use crate::world::{Contents, Ledger, LedgerError, Write};
+
+/// How many events are kept for `docket events`.
+const EVENTS: usize = 2000;
+
+/// All records, and everything else the ledger keeps.
+#[derive(Debug)]
+pub struct Book<L> {
+    ledger: L,
+    slots: Mutex<BTreeMap<Uid, Arc<Slot>>>,
+    events: Mutex<u64>,
+    /// Past events, oldest first; shared with the API.
+    pub past: Arc<Mutex<VecDeque<Event>>>,
+    /// Events as they happen.
+    pub live: broadcast::Sender<Event>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    turn: tokio::sync::Mutex<()>,
+    value: Mutex<Option<Arc<Record>>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<L: Ledger> Book<L> {
+    /// Opens the book with what the ledger kept.
+    pub fn new(ledger: L, contents: &Contents) -> Book<L> {
+        let slots = contents
+            .records
+            .iter()
+            .map(|(uid, record)| (uid.clone(), Arc::new(Slot::holding(record.clone()))))
+            .collect();
+        let seq = contents.events.last().map_or(0, |event| event.seq);
+        let past: VecDeque<Event> = contents.events.iter().cloned().collect();
+        Book {
+            ledger,
+            slots: Mutex::new(slots),
+            events: Mutex::new(seq),
+            past: Arc::new(Mutex::new(past)),
+            live: broadcast::channel(1024).0,
+        }
+    }
+
+    /// The ledger itself, for what is not a record.
+    pub fn ledger(&self) -> &L {
+        &self.ledger
+    }
+
+    /// A record by uid.
+    pub fn get(&self, uid: &Uid) -> Option<Arc<Record>> {
+        locked(&self.slots).get(uid).and_then(|slot| locked(&slot.value).clone())
+    }
+
+    /// All records by session name. An ending record and its successor never stand side by side,
+    /// so a name is one record; should two be found, the one that is not ending is shown.
+    pub fn by_name(&self) -> BTreeMap<SessionName, Arc<Record>> {
+        let mut all: BTreeMap<SessionName, Arc<Record>> = BTreeMap::new();
+        for slot in locked(&self.slots).values() {
+            let Some(record) = locked(&slot.value).clone() else { continue };
+            let newer = all.get(&record.name).is_none_or(|known| known.ending.is_some());
+            if newer {
+                all.insert(record.name.clone(), record);
+            }
+        }
+        all
+    }
+
+    /// Writes a new record. When this returns, a teardown is owed.
+    ///
+    /// # Errors
+    /// The ledger's: then there is no record.
+    pub async fn admit(&self, record: Record) -> Result<Arc<Record>, LedgerError> {
+        let uid = record.uid.clone();
+        self.ledger.commit(vec![Write::Record(Box::new(record.clone()))]).await?;
+        let record = Arc::new(record);
+        let slot = Slot::holding((*record).clone());
+        locked(&self.slots).insert(uid, Arc::new(slot));
+        Ok(record)
+    }
+
+    /// Changes a record, and keeps more writes in the same batch. `None`: there is no such record
+    /// any more.
+    ///
+    /// # Errors
+    /// The ledger's: then nothing was changed.
+    pub async fn update_with(
+        &self,
+        uid: &Uid,
+        more: Vec<Write>,
+        change: impl FnOnce(&mut Record) + Send,
+    ) -> Result<Option<Arc<Record>>, LedgerError> {
+        let Some(slot) = locked(&self.slots).get(uid).cloned() else { return Ok(None) };
+        let _turn = slot.turn.lock().await;
+        let Some(before) = locked(&slot.value).clone() else { return Ok(None) };
+        let mut after = (*before).clone();
+        change(&mut after);
+        if after == *before && more.is_empty() {
+            return Ok(Some(before));
+        }
+        let mut batch = more;
+        batch.push(Write::Record(Box::new(after.clone())));
+        self.ledger.commit(batch).await?;
+        let after = Arc::new(after);
+        *locked(&slot.value) = Some(Arc::clone(&after));
+        Ok(Some(after))
+    }
+
+    /// Changes a record.
+    ///
+    /// # Errors
+    /// As [`Book::update_with`].
+    pub async fn update(
+        &self,
+        uid: &Uid,
+        change: impl FnOnce(&mut Record) + Send,
+    ) -> Result<Option<Arc<Record>>, LedgerError> {
+        self.update_with(uid, Vec::new(), change).await
+    }
+
+    /// Drops a record: nothing is owed any more.
+    ///
+    /// # Errors
+    /// The ledger's: then the record stands.
+    pub async fn drop_record(&self, uid: &Uid) -> Result<(), LedgerError> {
+        let Some(slot) = locked(&self.slots).get(uid).cloned() else { return Ok(()) };
+        let _turn = slot.turn.lock().await;
+        self.ledger.commit(vec![Write::DropRecord(uid.clone())]).await?;
+        *locked(&slot.value) = None;
+        locked(&self.slots).remove(uid);
+        Ok(())
+    }
+
+    /// The sync index of a session; empty if it has none that can be trusted.
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub async fn base(&self, uid: &Uid) -> Result<Option<Base>, LedgerError> {
+        self.ledger.base(uid).await
+    }
+
+    /// Says that something happened. An event that cannot be kept is still told to those who
+    /// listen: it is a courtesy, not a fact anything depends on.
+    pub fn event(
+        &self,
+        now: Timestamp,
+        session: Option<&SessionName>,
+        warning: bool,
+        reason: &str,
+        message: impl Into<String>,
+    ) -> Event {
+        let seq = {
+            let mut seq = locked(&self.events);
+            *seq += 1;
+            *seq
+        };
+        let event = Event {
+            seq,
+            at: now,
+            session: session.cloned(),
+            warning,
+            reason: reason.to_owned(),
+            message: message.into(),
+        };
+        let mut past = locked(&self.past);
+        past.push_back(event.clone());
+        if past.len() > EVENTS {
+            past.pop_front();
+        }
+        drop(past);
+        let _nobody_listens = self.live.send(event.clone());
+        event
+    }
+}
+
+impl Slot {
+    fn holding(record: Record) -> Slot {
+        Slot {
+            turn: tokio::sync::Mutex::new(()),
+            value: Mutex::new(Some(Arc::new(record))),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Who may sync a session's files right now: one at a time, and a background sync gives way to
+//! one that a stop or an end waits for. What a sync or hydration found is kept here.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::model::{Operation, Record, SyncKind, Uid};
+use crate::world::{Clock, Engine, Ledger, Objects, ScanMode, Workspaces, Write};
+
+use super::execute::{Doors, StepError, copy_record, place};
+use super::files::{self, Found};
+
+/// The sync lanes of all sessions.
+#[derive(Debug, Default)]
+pub struct Lanes(Mutex<BTreeMap<Uid, Arc<Lane>>>);
+
+#[derive(Debug, Default)]
+struct Lane {
+    turn: tokio::sync::Mutex<()>,
+    background: Mutex<CancellationToken>,
+}
+
+impl Lanes {
+    fn of(&self, uid: &Uid) -> Arc<Lane> {
+        let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(lanes.entry(uid.clone()).or_default())
+    }
+
+    /// Forgets a session that is over.
+    pub fn forget(&self, uid: &Uid) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+
+    /// Ends the background sync of a session, if one runs: something more urgent comes.
+    pub fn interrupt(&self, uid: &Uid) {
+        let lane = self.of(uid);
+        let token = lane.background.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        token.cancel();
+    }
+}
+
+/// Syncs a session's files and keeps what came of it.
+pub(super) async fn sync<E, O, W, L, C>(
+    doors: &Doors<E, O, W, L, C>,
+    record: &Record,
+    kind: SyncKind,
+    cancel: &CancellationToken,
+) -> Result<(), StepError>
+where
+    E: Engine,
+    O: Objects,
+    W: Workspaces,
+    L: Ledger,
+    C: Clock,
+{
+    let lane = doors.lanes.of(&record.uid);
+    if kind != SyncKind::Background {
+        doors.lanes.interrupt(&record.uid);
+    }
+    let _turn = lane.turn.lock().await;
+    let stop = CancellationToken::new();
+    if kind == SyncKind::Background {
+        *lane.background.lock().unwrap_or_else(PoisonError::into_inner) = stop.clone();
+    }
+    let base = doors.book.base(&record.uid).await?;
+    let mode = match kind {
+        SyncKind::Background | SyncKind::PreStop => ScanMode::Quick,
+        SyncKind::Final => ScanMode::Checksum,
+    };
+    let work = files::sync(
+        &doors.workspaces,
+        &doors.objects,
+        &doors.clock,
+        &place(record),
+        &record.applied.resolved.workspace,
+        super::execute::owner_of(record),
+        base.as_ref(),
+        mode,
+    );
+    let found = tokio::select! {
+        biased;
+        () = cancel.cancelled() => return Err(StepError::Interrupted),
+        () = stop.cancelled() => return Err(StepError::Interrupted),
+        found = work => found?,
+    };
+    let now = doors.clock.now();
+    let conflicts = found.seen.conflicts;
+    keep(doors, &record.uid, base.as_ref(), found, |record| {
+        record.last_sync = Some(now);
+        record.failures.remove(&Operation::Sync);
+    })
+    .await?;
+    if conflicts > 0 {
+        let message = format!("{conflicts} files were changed on both sides: both are kept");
+        doors.book.event(now, Some(&record.name), true, "Conflict", message);
+    }
+    Ok(())
+}
+
+/// Fetches what must be there before the start, and keeps what came of it.
+pub(super) async fn hydrate<E, O, W, L, C>(
+    doors: &Doors<E, O, W, L, C>,
+    record: &Record,
+    cancel: &CancellationToken,
+) -> Result<(), StepError>
+where
+    E: Engine,
+    O: Objects,
+    W: Workspaces,
+    L: Ledger,
+    C: Clock,
+{
+    let lane = doors.lanes.of(&record.uid);
+    let _turn = lane.turn.lock().await;
+    let base = doors.book.base(&record.uid).await?;
+    let work = files::hydrate(
+        &doors.workspaces,
+        &doors.objects,
+        &doors.clock,
+        &place(record),
+        &record.applied.resolved.workspace,
+        super::execute::owner_of(record),
+        base.as_ref(),
+    );
+    let found = tokio::select! {
+        biased;
+        () = cancel.cancelled() => return Err(StepError::Interrupted),
+        found = work => found?,
+    };
+    let now = doors.clock.now();
+    keep(doors, &record.uid, base.as_ref(), found, |record| {
+        record.hydrated = true;
+        record.last_sync = record.last_sync.or(Some(now));
+        record.failures.remove(&Operation::Hydrate);
+    })
+    .await
+}
+
+/// Keeps an index and its counts in one batch with a change of the record.
+async fn keep<E, O, W, L, C>(
+    doors: &Doors<E, O, W, L, C>,
+    uid: &Uid,
+    before: Option<&crate::model::Base>,
+    found: Found,
+    change: impl FnOnce(&mut Record) + Send,
+) -> Result<(), StepError>
+where
+    W: Workspaces,
+    L: Ledger,
+{
+    let Found { base, seen, remarks } = found;
+    let moved = before != Some(&base);
+    let more = if moved {
+        vec![Write::Base(uid.clone(), Box::new(base.clone()))]
+    } else {
+        Vec::new()
+    };
+    let after = doors
+        .book
+        .update_with(uid, more, |record| {
+            let conflicts = record.files.conflicts + seen.conflicts;
+            record.files = crate::model::FilesSeen { conflicts, ..seen };
+            record.remarks = remarks;
+            change(record);
+        })
+        .await?
+        .ok_or(StepError::NoRecord)?;
+    if moved {
+        copy_record(doors, &after, Some(&base)).await;
+    }
+    Ok(())
+}
