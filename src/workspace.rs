@@ -14,6 +14,12 @@
 //! System calls block, so they run on blocking threads, few at a time; walks and removals of
 //! trees have their own few, so that one huge workspace never holds up the calls of another.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the one folder that touches tenants' files: std::fs only on docket's own, `sleep` \
+              only on blocking threads"
+)]
+
 mod beneath;
 mod lock;
 mod notes;
@@ -52,7 +58,7 @@ use crate::world::{
 /// Short calls at a time.
 const QUICK: usize = 32;
 /// Walks and removals of whole trees at a time.
-const SLOW: usize = 4;
+const SLOW: usize = 8;
 
 /// Why a workspaces root cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -118,7 +124,7 @@ impl Local {
     ///
     /// # Errors
     /// [`OpenError::Held`] if another operator lives there.
-    pub fn open(root: PathBuf) -> Result<Local> {
+    pub fn open(root: impl AsRef<Path>) -> Result<Local> {
         Local::open_as(root, "")
     }
 
@@ -127,9 +133,9 @@ impl Local {
     ///
     /// # Errors
     /// As [`Local::open`].
-    pub fn open_as(root: PathBuf, about: &str) -> Result<Local> {
+    pub fn open_as(root: impl AsRef<Path>, about: &str) -> Result<Local> {
         let holder = format!("pid {} {about}", std::process::id());
-        let inner = Arc::new(Inner::open(root, holder.trim())?);
+        let inner = Arc::new(Inner::open(root.as_ref(), holder.trim())?);
         let quick = Arc::new(Semaphore::new(QUICK));
         Ok(Local { inner, quick, slow: Arc::new(Semaphore::new(SLOW)) })
     }
@@ -141,13 +147,13 @@ impl Local {
 }
 
 impl Inner {
-    fn open(root: PathBuf, holder: &str) -> Result<Inner> {
+    fn open(root: &Path, holder: &str) -> Result<Inner> {
         let io = |path: &Path| {
             let path = path.to_owned();
             move |source: std::io::Error| OpenError::Io { path, source }
         };
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&root).map_err(io(&root))?;
-        let root = root.canonicalize().map_err(io(&root))?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(io(root))?;
+        let root = root.canonicalize().map_err(io(root))?;
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW;
         let custom = i32::try_from(flags.bits()).unwrap_or_default();
         let opened = std::fs::OpenOptions::new().read(true).custom_flags(custom).open(&root);

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, ftruncate, openat};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, openat};
 use rustix::io::Errno;
 
 use super::{OpenError, Result};
@@ -15,9 +15,13 @@ use super::{OpenError, Result};
 /// [`OpenError::Held`] names who has it.
 pub(super) fn take(docket: &OwnedFd, root: &Path, holder: &str) -> Result<OwnedFd> {
     let io = |source: std::io::Error| OpenError::Io { path: root.join(".docket/lock"), source };
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = openat(docket, "lock", flags, Mode::RUSR | Mode::WUSR).map_err(|e| io(e.into()))?;
-    let mut file = std::fs::File::from(file);
+    let open = |flags| {
+        let flags = flags | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(docket, "lock", flags, Mode::RUSR | Mode::WUSR);
+        file.map(std::fs::File::from).map_err(|e| io(e.into()))
+    };
+    // Read-only, so that holding it never keeps the file system from being made read-only.
+    let mut file = open(OFlags::RDONLY)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => (),
         Err(Errno::WOULDBLOCK) => {
@@ -31,7 +35,6 @@ pub(super) fn take(docket: &OwnedFd, root: &Path, holder: &str) -> Result<OwnedF
         }
         Err(errno) => return Err(io(errno.into())),
     }
-    ftruncate(&file, 0).map_err(|e| io(e.into()))?;
-    writeln!(file, "{holder}").map_err(io)?;
+    writeln!(open(OFlags::WRONLY | OFlags::TRUNC)?, "{holder}").map_err(io)?;
     Ok(file.into())
 }

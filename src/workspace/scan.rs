@@ -13,7 +13,7 @@ use std::io::Read as _;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
@@ -43,6 +43,8 @@ const HASHERS: usize = 2;
 const OTHERS: u64 = 100_000;
 /// Names beyond the limit that are reported one by one.
 const REPORTED: u64 = 1000;
+/// Longest one walk waits for files to come to rest; what changes after that is torn at once.
+const SETTLING: Duration = Duration::from_secs(2);
 /// Coarsest step of a file's times (a kernel tick at 100 Hz). Source: kernel, `current_time()`.
 const TIME_STEP: Duration = Duration::from_millis(10);
 
@@ -345,7 +347,7 @@ fn hash(
 ) -> Result<bool, Fault> {
     let unread = std::mem::take(&mut found.unread);
     let next = AtomicUsize::new(0);
-    let reader = Reader { case, rules, stop, known };
+    let reader = Reader { case, rules, stop, known, settled: AtomicU64::new(0) };
     let work = || {
         let mut buffer = vec![0; CHUNK];
         let mut outcomes = Vec::new();
@@ -385,6 +387,8 @@ struct Reader<'a> {
     rules: &'a Rules,
     stop: &'a AtomicBool,
     known: &'a Known,
+    /// Nanoseconds waited so far.
+    settled: AtomicU64,
 }
 
 impl Reader<'_> {
@@ -422,7 +426,9 @@ impl Reader<'_> {
                 Some((known, sum)) if *known == stamp => return file(stamp, *sum),
                 _ => (),
             }
-            settle(stamp);
+            if !self.settle(stamp) {
+                break;
+            }
             let mut content = std::fs::File::from(reopen(&entry)?);
             if let Some(sum) = self.sum(&mut content, stamp.size, buffer)?
                 && stamp_fd(&content)? == stamp
@@ -431,6 +437,25 @@ impl Reader<'_> {
             }
         }
         Ok(Outcome::Skip(SkipReason::Torn))
+    }
+
+    /// Waits until a file's last change is more than a time step ago: a change while it is read
+    /// then moves its times for certain. `false`: this walk has waited enough.
+    fn settle(&self, stamp: Stamp) -> bool {
+        let now = clock_gettime(ClockId::Realtime);
+        let now = now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec);
+        // A change in the future is a clock that was set back: waiting would not help.
+        let Ok(age) = u64::try_from(now.saturating_sub(stamp.ctime_ns)) else { return true };
+        let rest = TIME_STEP.saturating_sub(Duration::from_nanos(age));
+        if rest.is_zero() {
+            return true;
+        }
+        let nanos = rest.as_nanos() as u64;
+        if self.settled.fetch_add(nanos, Ordering::Relaxed) > SETTLING.as_nanos() as u64 {
+            return false;
+        }
+        std::thread::sleep(rest);
+        true
     }
 
     /// The sum of exactly `size` bytes; `None` if there are more or fewer.
@@ -459,16 +484,5 @@ impl Reader<'_> {
             sum.update(&buffer[..read]);
         }
         Ok((total == size).then(|| Sha256(sum.finalize().into())))
-    }
-}
-
-/// Waits until a file's last change is more than a time step ago: a change while it is read then
-/// moves its times for certain.
-fn settle(stamp: Stamp) {
-    let now = clock_gettime(ClockId::Realtime);
-    let now = now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec);
-    // A change in the future is a clock that was set back: waiting would not help.
-    if let Ok(age) = u64::try_from(now.saturating_sub(stamp.ctime_ns)) {
-        std::thread::sleep(TIME_STEP.saturating_sub(Duration::from_nanos(age)));
     }
 }

@@ -46,7 +46,7 @@ fn spec() -> WorkspaceSpec {
             eager_below: 1 << 20,
             large: crate::model::LargeFiles::Eager,
             prefetch: 0,
-            open_deadline: Duration::from_secs(60),
+            open_deadline: Duration::from_mins(1),
         },
         sync_interval: Duration::from_secs(30),
         sync_exclude: vec![],
@@ -546,7 +546,7 @@ fn a_root_that_others_write_to_is_refused() {
     std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o1777)).unwrap();
     assert!(matches!(Local::open(root.clone()), Err(OpenError::Unfit { .. })));
     assert_eq!(mode(&root), 0o1777);
-    assert!(matches!(Local::open("/".into()), Err(OpenError::Unfit { .. })));
+    assert!(matches!(Local::open("/"), Err(OpenError::Unfit { .. })));
 }
 
 #[tokio::test]

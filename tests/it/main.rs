@@ -8,5 +8,6 @@
     reason = "tests stand outside: they touch files and clocks, and fail by panicking"
 )]
 
+mod hostile;
 mod lockfile;
 mod tidy;
