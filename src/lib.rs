@@ -16,4 +16,5 @@ pub mod plan;
 pub mod probe;
 pub mod spec;
 pub mod status;
+pub mod workspace;
 pub mod world;
