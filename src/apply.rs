@@ -9,4 +9,4 @@ pub mod notes;
 
 pub use book::Book;
 pub use execute::{Doors, Ran, StepError, owner_of, place, run};
-pub use lanes::Lanes;
+pub use lanes::{Lanes, hydrate_paths};

@@ -7,11 +7,16 @@
 //!  engine, workspaces, probes ────┴─> plan() ─> actions ─> effects
 //! ```
 
+pub mod docker;
 pub mod model;
 pub mod operator;
+pub mod apply;
+pub mod observe;
 pub mod plan;
+pub mod probe;
 pub mod spec;
 pub mod status;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod workspace;
 pub mod world;

@@ -77,6 +77,13 @@ impl<L: Ledger> Book<L> {
         all
     }
 
+    /// The record of a session, by name.
+    pub fn by_session(&self, name: &SessionName) -> Option<Arc<Record>> {
+        let slots = locked(&self.slots);
+        let all = slots.values().filter_map(|slot| locked(&slot.value).clone());
+        all.filter(|record| record.name == *name).min_by_key(|record| record.ending.is_some())
+    }
+
     /// Writes a new record. When this returns, a teardown is owed.
     ///
     /// # Errors
