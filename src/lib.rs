@@ -17,4 +17,6 @@ pub mod probe;
 pub mod spec;
 pub mod status;
 pub mod workspace;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod world;
