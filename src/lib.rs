@@ -16,7 +16,7 @@ pub mod plan;
 pub mod probe;
 pub mod spec;
 pub mod status;
+pub mod workspace;
 #[cfg(feature = "testing")]
 pub mod testing;
-pub mod workspace;
 pub mod world;
