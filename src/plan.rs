@@ -144,6 +144,22 @@ pub struct Input<'a> {
     pub quarantine: &'a BTreeMap<u16, Timestamp>,
     /// When the engine's present run began, if it can be told.
     pub engine_started: Option<Timestamp>,
+    /// Steps that a runner takes right now: what they take is taken, whether or not it is in a
+    /// record yet.
+    pub underway: BTreeMap<&'a SessionName, &'a [Action]>,
+}
+
+impl Input<'_> {
+    /// Whether a container is made or started for a session right now.
+    fn makes_a_container(&self, name: &SessionName) -> bool {
+        let makes = |action: &Action| {
+            matches!(
+                action,
+                Action::CreateContainer { .. } | Action::StartContainer { restart: false, .. }
+            )
+        };
+        self.underway.get(name).is_some_and(|actions| actions.iter().any(makes))
+    }
 }
 
 /// What to do, by session.

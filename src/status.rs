@@ -134,8 +134,10 @@ impl<'a> Scene<'a> {
         cause.strip_prefix(&reason).unwrap_or(cause).to_owned()
     }
 
+    /// It is ending, or its end is what comes next.
     fn ending(&self) -> bool {
-        self.record().is_some_and(|r| r.ending.is_some())
+        let planned = self.plan.phase == Phase::Terminating;
+        self.record().is_some_and(|r| r.ending.is_some() || planned)
     }
 
     /// The newest container of this session's uid; `None` also if the engine is not seen.

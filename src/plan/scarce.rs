@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::model::{
-    ClassName, ContainerState, DesiredState, Look, Resolved, SessionName, Uid, UserName,
+    Action, ClassName, ContainerState, DesiredState, Look, Resolved, SessionName, Uid, UserName,
 };
 
 use super::{Input, Policy};
@@ -74,7 +74,11 @@ impl Scarce {
                 all.iter()
                     .any(|c| matches!(c.state, ContainerState::Running | ContainerState::Created))
             });
-            if runs && alive && record.ready_since.is_none() && record.ending.is_none() {
+            let starts = runs && alive && record.ready_since.is_none() && record.ending.is_none();
+            if !starts && input.makes_a_container(name) {
+                scarce.starting += 1;
+            }
+            if starts {
                 scarce.starting += 1;
                 if record.ready_generation > 0 {
                     let class = record.applied.resolved.class.clone();
@@ -82,7 +86,30 @@ impl Scarce {
                 }
             }
         }
+        for (name, actions) in &input.underway {
+            for action in *actions {
+                scarce.is_being_taken(input, name, action);
+            }
+        }
         scarce
+    }
+
+    /// What a step takes that is under way: another pass must not hand it out again.
+    fn is_being_taken(&mut self, input: &Input<'_>, name: &SessionName, action: &Action) {
+        match action {
+            Action::LeasePort { port, .. } => {
+                self.ports.insert(*port, Some(name.clone()));
+            }
+            Action::Admit { applied, .. } => {
+                let known = input.sessions.get(name).is_some_and(|one| one.record.is_some());
+                if !known {
+                    self.sessions += 1;
+                    *self.per_user.entry(applied.object.user.clone()).or_default() += 1;
+                    self.starting += u32::from(input.makes_a_container(name));
+                }
+            }
+            _ => (),
+        }
     }
 
     /// A place among all sessions and among its user's.

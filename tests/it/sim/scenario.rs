@@ -12,7 +12,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::time::sleep;
 
-use super::site::{Site, Wish, names};
+use super::site::{Site, Wish};
 
 /// Sessions that people come back to.
 const SESSIONS: u32 = 5;
