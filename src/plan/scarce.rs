@@ -70,10 +70,11 @@ impl Scarce {
                 scarce.sessions += 1;
                 *scarce.per_user.entry(record.user.clone()).or_default() += 1;
             }
-            let alive = one.containers.known().is_some_and(|all| {
-                all.iter()
-                    .any(|c| matches!(c.state, ContainerState::Running | ContainerState::Created))
-            });
+            // A container that is only made takes no place: it must be able to get one itself.
+            let alive = one
+                .containers
+                .known()
+                .is_some_and(|all| all.iter().any(|c| c.state == ContainerState::Running));
             let starts = runs && alive && record.ready_since.is_none() && record.ending.is_none();
             if !starts && input.makes_a_container(name) {
                 scarce.starting += 1;

@@ -185,6 +185,7 @@ pub fn owed(site: &Site) -> Vec<String> {
         let of_it: Vec<&Seen> = containers.iter().filter(|one| one.session == *name).collect();
         owed.extend(owed_of(site, name, wish, record, view, &of_it));
         match site.disk.files(&place.0, &place.1) {
+            None if wish.stopped => (), // It may never have run.
             None => owed.push(format!("{name} has no workspace")),
             Some(files) => {
                 let prefix = format!("{}/{}/", place.0, place.1);

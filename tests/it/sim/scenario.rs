@@ -227,8 +227,10 @@ fn elements(chance: &mut SmallRng, machine: &Arc<Machine>, site: &Arc<Site>) {
             machine.go_down();
             tokio::spawn(async move {
                 sleep(wait).await;
-                sky.note("== the engine is restarted");
-                machine.come_back();
+                if !sky.is_calm() {
+                    sky.note("== the engine is restarted");
+                    machine.come_back();
+                }
             });
         }
         18..34 => {
