@@ -192,19 +192,21 @@ fn replace(
     mut actions: Vec<Action>,
     cause: &str,
 ) -> SessionPlan {
-    if let Err(closed) = view.gate(Operation::Create).and_then(|()| view.gate(Operation::Start)) {
-        return give_up_or_wait(view, closed, Phase::Updating);
+    // What runs is not taken down before the new one can be made at once.
+    if let Err(waiting) = may_make(view, scarce) {
+        let mut plan = SessionPlan { phase: waiting.phase, ..*waiting };
+        if own.current.is_some_and(is_alive) && plan.phase != Phase::Failed {
+            plan.phase = Phase::Updating;
+        }
+        plan.actions.splice(0..0, actions);
+        return plan;
     }
     if view.record.ready_since.is_some() {
         actions.push(Action::NoteNotReady);
     }
     let lone = Own { current: own.current, left_over: Vec::new() };
     take_down(view, &lone, Reason::Updating, false, &mut actions);
-    let mut plan = make(view, scarce, actions, cause);
-    if plan.phase == Phase::Starting {
-        plan.phase = Phase::Updating;
-    }
-    plan
+    steps(Phase::Updating, cause, create(view, actions))
 }
 
 /// Makes and starts a container.
@@ -214,6 +216,16 @@ fn make(
     mut actions: Vec<Action>,
     cause: &str,
 ) -> SessionPlan {
+    if let Err(mut plan) = may_make(view, scarce) {
+        plan.actions.splice(0..0, actions);
+        return *plan;
+    }
+    actions = create(view, actions);
+    steps(Phase::Starting, cause, actions)
+}
+
+/// Whether a container may be made and started now. `Err` is the plan that waits.
+fn may_make(view: &View<'_>, scarce: &mut Scarce) -> Result<(), Box<SessionPlan>> {
     if let Err(closed) = view
         .gate(Operation::Create)
         .and_then(|()| view.gate(Operation::Start))
@@ -223,16 +235,18 @@ fn make(
             Some(failure) if failure.count >= CRASH_LOOP => Phase::CrashLoop,
             _ => Phase::Starting,
         };
-        let mut plan = give_up_or_wait(view, closed, phase);
-        plan.actions.splice(0..0, actions);
-        return plan;
+        return Err(Box::new(give_up_or_wait(view, closed, phase)));
     }
     if let Some(short) = short_of_space(view) {
-        return SessionPlan { actions, ..short };
+        return Err(Box::new(short));
     }
-    if let Err(full) = scarce.take_start(view.input.policy) {
-        return queued(full, actions);
-    }
+    scarce
+        .take_start(view.input.policy, &view.record.name)
+        .map_err(|full| Box::new(queued(full, Vec::new())))
+}
+
+/// The steps that make and start a container.
+fn create(view: &View<'_>, mut actions: Vec<Action>) -> Vec<Action> {
     let port = actions
         .iter()
         .rev()
@@ -244,7 +258,7 @@ fn make(
         .filter(|_| view.record.applied.resolved.container.port != 0);
     actions.push(Action::CreateContainer { attempt: next_attempt(view.record), port });
     actions.push(Action::StartContainer { target: Target::Made, restart: false });
-    steps(Phase::Starting, cause, actions)
+    actions
 }
 
 /// The number of the next container. One whose creation was begun and never seen keeps its
@@ -266,7 +280,7 @@ fn start(
     if let Err(closed) = view.gate(Operation::Start) {
         return give_up_or_wait(view, closed, Phase::Starting);
     }
-    if !restart && let Err(full) = scarce.take_start(view.input.policy) {
+    if !restart && let Err(full) = scarce.take_start(view.input.policy, &view.record.name) {
         return queued(full, actions);
     }
     actions.push(Action::StartContainer { target: Target::Seen(current.id.clone()), restart });

@@ -16,7 +16,8 @@ pub struct Scarce {
     ports: BTreeMap<u16, Option<SessionName>>,
     sessions: u32,
     per_user: BTreeMap<UserName, u32>,
-    starting: u32,
+    /// Sessions that start right now; each has its leave already.
+    starting: BTreeSet<SessionName>,
     updating: BTreeMap<ClassName, u32>,
     queue: u64,
 }
@@ -76,11 +77,10 @@ impl Scarce {
                 .known()
                 .is_some_and(|all| all.iter().any(|c| c.state == ContainerState::Running));
             let starts = runs && alive && record.ready_since.is_none() && record.ending.is_none();
-            if !starts && input.makes_a_container(name) {
-                scarce.starting += 1;
+            if starts || input.makes_a_container(name) {
+                scarce.starting.insert((*name).clone());
             }
             if starts {
-                scarce.starting += 1;
                 if record.ready_generation > 0 {
                     let class = record.applied.resolved.class.clone();
                     *scarce.updating.entry(class).or_default() += 1;
@@ -106,7 +106,9 @@ impl Scarce {
                 if !known {
                     self.sessions += 1;
                     *self.per_user.entry(applied.object.user.clone()).or_default() += 1;
-                    self.starting += u32::from(input.makes_a_container(name));
+                    if input.makes_a_container(name) {
+                        self.starting.insert(name.clone());
+                    }
                 }
             }
             _ => (),
@@ -128,12 +130,13 @@ impl Scarce {
         Ok(())
     }
 
-    /// Leave to start a container now.
-    pub(super) fn take_start(&mut self, policy: &Policy) -> Result<(), Full> {
-        if policy.max_starts > 0 && self.starting >= policy.max_starts {
+    /// Leave to start a container now; one that starts already keeps its leave.
+    pub(super) fn take_start(&mut self, policy: &Policy, name: &SessionName) -> Result<(), Full> {
+        let full = policy.max_starts > 0 && self.starting.len() >= policy.max_starts as usize;
+        if full && !self.starting.contains(name) {
             return Err(self.queue(format!("limits.concurrentStarts ({})", policy.max_starts)));
         }
-        self.starting += 1;
+        self.starting.insert(name.clone());
         Ok(())
     }
 
