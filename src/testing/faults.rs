@@ -191,7 +191,8 @@ impl Sky {
             there *= 300;
         }
         // Where a lost question or answer matters, it is lost more often.
-        const CHANGES: &[&str] = &["create container", "start container", "stop container", "put", "swap"];
+        const CHANGES: &[&str] =
+            &["create container", "start container", "stop container", "put", "swap"];
         let weight = if CHANGES.contains(&operation) { 4 } else { 1 };
         let fault = match kind {
             _ if dice >= self.per_mille * weight => Fault::None,
@@ -350,7 +351,9 @@ impl Life {
             _ => call.await,
         };
         match &result {
-            Ok(_) => self.sky.note(format_args!("{} {operation} {key} done ({fault:?})", self.name)),
+            Ok(_) => {
+                self.sky.note(format_args!("{} {operation} {key} done ({fault:?})", self.name))
+            }
             Err(error) => {
                 self.sky.note(format_args!("{} {operation} {key}: {error}", self.name));
             }

@@ -30,7 +30,10 @@ pub fn invariants(site: &Site, operation: &str) {
             *live.entry(&one.uid).or_default() += 1;
         }
         if !numbers.insert((&one.uid, &one.attempt)) {
-            site.wrong(format!("two containers {} of {} after {operation}", one.attempt, one.session));
+            site.wrong(format!(
+                "two containers {} of {} after {operation}",
+                one.attempt, one.session
+            ));
         }
     }
     if let Some((uid, count)) = live.iter().find(|(_, count)| **count > 1) {
@@ -117,8 +120,13 @@ fn rules(view: &SessionView) -> Vec<String> {
         Kind::ContainerReady,
         Kind::Healthy,
     ];
-    const ONLY_WHILE_TRUE: &[Kind] =
-        &[Kind::Reconciling, Kind::Stalled, Kind::Suspended, Kind::RuntimeUnresponsive, Kind::PruneHeld];
+    const ONLY_WHILE_TRUE: &[Kind] = &[
+        Kind::Reconciling,
+        Kind::Stalled,
+        Kind::Suspended,
+        Kind::RuntimeUnresponsive,
+        Kind::PruneHeld,
+    ];
     let mut wrongs = Vec::new();
     let of = |kind: Kind| view.status.conditions.iter().find(|c| c.kind == kind);
     let is = |kind: Kind| of(kind).is_some_and(|c| c.status == Truth::True);
@@ -183,14 +191,15 @@ pub fn owed(site: &Site) -> Vec<String> {
             continue;
         };
         let of_it: Vec<&Seen> = containers.iter().filter(|one| one.session == *name).collect();
-        owed.extend(owed_of(site, name, wish, record, view, &of_it));
+        owed.extend(owed_of(name, wish, record, view, &of_it));
         match site.disk.files(&place.0, &place.1) {
             None if wish.stopped => (), // It may never have run.
             None => owed.push(format!("{name} has no workspace")),
             Some(files) => {
                 let prefix = format!("{}/{}/", place.0, place.1);
                 for (path, sum) in files {
-                    if !site.store.holds(&prefix, sum) {
+                    // An empty file of a session that never ran was never anywhere else.
+                    if sum != sum_of(b"") && !site.store.holds(&prefix, sum) {
                         owed.push(format!("{name}: {path} is not stored"));
                     }
                 }
@@ -209,7 +218,13 @@ pub fn owed(site: &Site) -> Vec<String> {
         }
     }
     let known = |uid: &docket::model::Uid| records.contains_key(uid);
-    owed.extend(site.disk.noted().iter().filter(|uid| !known(uid)).map(|uid| format!("the note of {uid} is left")));
+    owed.extend(
+        site.disk
+            .noted()
+            .iter()
+            .filter(|uid| !known(uid))
+            .map(|uid| format!("the note of {uid} is left")),
+    );
     owed.extend(site.disk.trashed().iter().map(|uid| format!("{uid} is left in the trash")));
     for name in views.keys().filter(|name| !specs.wishes.contains_key(name.as_str())) {
         owed.push(format!("the status of {name} is left"));
@@ -218,7 +233,6 @@ pub fn owed(site: &Site) -> Vec<String> {
 }
 
 fn owed_of(
-    site: &Site,
     name: &str,
     wish: &super::site::Wish,
     record: &docket::model::Record,
@@ -227,7 +241,8 @@ fn owed_of(
 ) -> Vec<String> {
     let mut owed = Vec::new();
     let conditions = &view.status.conditions;
-    let ready = conditions.iter().any(|c| c.kind == ConditionType::Ready && c.status == Truth::True);
+    let ready =
+        conditions.iter().any(|c| c.kind == ConditionType::Ready && c.status == Truth::True);
     if wish.stopped {
         for one in containers {
             owed.push(format!("{name} is stopped and has container {}", one.name));
@@ -236,7 +251,10 @@ fn owed_of(
     }
     if !ready {
         let plan = view.status.plan.replace('\n', " |");
-        owed.push(format!("{name} is not Ready but {}: {plan}; {:?}", view.status.phase, view.status.retry));
+        owed.push(format!(
+            "{name} is not Ready but {}: {plan}; {:?}",
+            view.status.phase, view.status.retry
+        ));
     }
     let [one] = containers else {
         let all: Vec<String> =
@@ -248,7 +266,11 @@ fn owed_of(
         owed.push(format!("{name}'s container is {:?} of {}", one.state, one.uid));
     }
     if one.env.get("REVISION") != Some(&wish.revision.to_string()) {
-        owed.push(format!("{name} runs revision {:?}, wanted {}", one.env.get("REVISION"), wish.revision));
+        owed.push(format!(
+            "{name} runs revision {:?}, wanted {}",
+            one.env.get("REVISION"),
+            wish.revision
+        ));
     }
     let memory = if wish.memory == "2Gi" { 2_u64 << 30 } else { 4 << 30 };
     if one.resources.memory != memory {
@@ -257,7 +279,6 @@ fn owed_of(
     if one.port != record.port || one.port.is_none() {
         owed.push(format!("{name} has port {:?}, leased {:?}", one.port, record.port));
     }
-    let _ = site;
     owed
 }
 
