@@ -7,6 +7,7 @@
 //!  engine, workspaces, probes ────┴─> plan() ─> actions ─> effects
 //! ```
 
+pub mod clock;
 pub mod docker;
 pub mod model;
 pub mod operator;

@@ -387,7 +387,8 @@ where
                 cancel.cancel();
             }
         }
-        let deadline = Instant::now() + Duration::from_secs(8);
+        self.keep_transitions().await;
+        let deadline = Instant::now() + Duration::from_secs(7);
         while self.live.values().any(|live| live.main.is_some() || live.files) {
             tokio::select! {
                 biased;
