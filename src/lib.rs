@@ -7,9 +7,11 @@
 //!  engine, workspaces, probes ────┴─> plan() ─> actions ─> effects
 //! ```
 
+pub mod docker;
 pub mod model;
 pub mod operator;
 pub mod plan;
+pub mod probe;
 pub mod spec;
 pub mod status;
 pub mod world;
