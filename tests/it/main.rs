@@ -8,5 +8,7 @@
     reason = "tests stand outside: they touch files and clocks, and fail by panicking"
 )]
 
+mod engine_contract;
 mod lockfile;
+mod support;
 mod tidy;
