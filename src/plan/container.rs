@@ -475,14 +475,17 @@ fn note_end(record: &Record, end: Termination) -> Vec<Action> {
         Some(code) => format!("ended with exit code {code}"),
         None => "ended".to_owned(),
     };
-    let reason = end.reason;
+    // Under an init, a command that cannot be executed starts well and ends with these codes.
+    let cannot_run = matches!(end.exit_code, Some(126 | 127))
+        && record.ready_generation < record.applied.generation;
+    let reason = if cannot_run { Reason::CommandInvalid } else { end.reason };
     actions.push(Action::NoteTermination(end));
     if counted {
         actions.push(Action::NoteFailure {
             operation: Operation::Run,
             reason,
             message,
-            terminal: false,
+            terminal: cannot_run,
         });
     }
     actions
