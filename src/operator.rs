@@ -336,8 +336,7 @@ where
         let tell = self.tell.clone();
         tokio::spawn(async move {
             let began = Instant::now();
-            let full =
-                crate::observe::full(&doors.engine, &doors.workspaces, places, &known).await;
+            let full = crate::observe::full(&doors.engine, &doors.workspaces, places, &known).await;
             tracing::trace!(took = ?began.elapsed(), "looked at everything");
             let _loop_is_gone = tell.send(Inner::Observed { number, full: Box::new(full) });
         });

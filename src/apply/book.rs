@@ -215,9 +215,6 @@ impl<L: Ledger> Book<L> {
 
 impl Slot {
     fn holding(record: Record) -> Slot {
-        Slot {
-            turn: tokio::sync::Mutex::new(()),
-            value: Mutex::new(Some(Arc::new(record))),
-        }
+        Slot { turn: tokio::sync::Mutex::new(()), value: Mutex::new(Some(Arc::new(record))) }
     }
 }

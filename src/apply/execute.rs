@@ -240,7 +240,14 @@ where
         let before = self.record()?;
         let after = self.doors.book.update(uid, change).await?.ok_or(StepError::NoRecord)?;
         let copied = |r: &Record| {
-            (r.port, r.attempt, r.source.clone(), r.applied.clone(), r.ending.is_some(), r.workspace)
+            (
+                r.port,
+                r.attempt,
+                r.source.clone(),
+                r.applied.clone(),
+                r.ending.is_some(),
+                r.workspace,
+            )
         };
         if copied(&before) != copied(&after) {
             copy_record(self.doors, &after, None).await;
@@ -542,7 +549,9 @@ where
                 match tokio::time::timeout(PRE_STOP, work).await {
                     Ok(Ok(())) => (),
                     Ok(Err(met)) => self.event(true, "SyncFailed", &met.to_string()),
-                    Err(_) => self.event(true, "SyncFailed", "the sync before the stop took too long"),
+                    Err(_) => {
+                        self.event(true, "SyncFailed", "the sync before the stop took too long")
+                    }
                 }
                 self.change(|record| {
                     if let Some(ending) = &mut record.ending {
@@ -601,7 +610,8 @@ where
         else {
             return Ok(());
         };
-        let mut record = Record::admit(uid.clone(), (**applied).clone(), source.clone(), self.now());
+        let mut record =
+            Record::admit(uid.clone(), (**applied).clone(), source.clone(), self.now());
         record.attempt = *attempt;
         record.port = *port;
         record.adopted = true;
@@ -654,9 +664,9 @@ where
                 record.ready_since = record.ready_since.or(Some(now));
                 record.ready_generation = *generation;
                 record.last_good = None;
-                record.failures.retain(|operation, _| {
-                    matches!(operation, Operation::Run | Operation::Sync)
-                });
+                record
+                    .failures
+                    .retain(|operation, _| matches!(operation, Operation::Run | Operation::Sync));
             }
             Action::NoteNotReady => record.ready_since = None,
             Action::ClearFailures { operation } => {

@@ -5,10 +5,6 @@
 //! Rules name the bridge's interface and carry a comment, so ours are found, kept once, and
 //! taken away when the bridge is another. Nobody else's rule is touched.
 
-<<<<<<< HEAD
-use std::path::Path;
-=======
->>>>>>> docker
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -16,10 +12,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::failure::one_line;
-<<<<<<< HEAD
-=======
 use super::local::read;
->>>>>>> docker
 
 /// Longest time for one run of iptables; it waits for its own lock for 5 s.
 const RUN: Duration = Duration::from_secs(10);
@@ -57,15 +50,10 @@ fn rules(interface: &str, comment: &str) -> Vec<Rule> {
 
 /// Puts the rules in force. Running it again changes nothing.
 pub(super) async fn isolate(interface: &str, comment: &str) -> Isolation {
-<<<<<<< HEAD
-    let known = Path::new("/sys/class/net").join(interface);
-    if !known.try_exists().unwrap_or_default() {
-=======
     // Of our own network namespace, which /sys need not show.
     let known = read("/proc/self/net/dev").unwrap_or_default();
     let is_here = |line: &str| line.trim_start().split(':').next() == Some(interface);
     if !known.lines().any(is_here) {
->>>>>>> docker
         return Isolation::Open(format!(
             "the engine's bridge {interface} is not on this machine: drop 169.254.0.0/16 and the \
              host's own addresses for it there"

@@ -86,12 +86,8 @@ where
         &mut self,
         dirty: &std::collections::BTreeSet<SessionName>,
     ) -> Vec<(SessionName, crate::model::SessionPlan)> {
-        let quarantine = self
-            .doors
-            .quarantine
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clone();
+        let quarantine =
+            self.doors.quarantine.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let sessions: std::collections::BTreeMap<&SessionName, &Session> =
             self.live.iter().map(|(name, live)| (name, &live.session)).collect();
         let input = Input {
@@ -121,7 +117,8 @@ where
         live.repeats = if repeated { live.repeats + 1 } else { 0 };
         live.not_before = None;
         if live.repeats >= SPINS {
-            let wait = Duration::from_millis(250 << live.repeats.min(SPINS + 5).saturating_sub(SPINS));
+            let wait =
+                Duration::from_millis(250 << live.repeats.min(SPINS + 5).saturating_sub(SPINS));
             live.not_before = Some(Instant::now() + wait);
             if live.repeats == SPINS {
                 tracing::warn!(session = %name, steps = %plan, "the same steps again and again; slowed down");
@@ -322,7 +319,9 @@ where
         }
         self.containers = merged;
         for (name, live) in &mut self.live {
-            if live.trusted_from > 0 && live.trusted_from <= number && !self.overtaken.contains_key(name)
+            if live.trusted_from > 0
+                && live.trusted_from <= number
+                && !self.overtaken.contains_key(name)
             {
                 live.trusted_from = 0;
             } else if live.trusted_from > 0 && live.main.is_none() {
@@ -420,6 +419,9 @@ where
 fn touches_workspace(action: &Action) -> bool {
     matches!(
         action,
-        Action::CreateWorkspace | Action::TrashWorkspace | Action::EmptyTrash | Action::Rebuild { .. }
+        Action::CreateWorkspace
+            | Action::TrashWorkspace
+            | Action::EmptyTrash
+            | Action::Rebuild { .. }
     )
 }

@@ -4,11 +4,8 @@ mod local;
 pub mod rules;
 
 use std::net::TcpListener;
-<<<<<<< HEAD
-=======
 use std::path::Path;
 use std::process::Command;
->>>>>>> docker
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use docket::docker::{Docker, DockerConfig};
@@ -56,22 +53,6 @@ fn bench() -> Bench<Docker> {
     }
 }
 
-<<<<<<< HEAD
-/// `Engine` has no call for it: docket never removes a network. Its rules go too.
-fn drop_networks(bench: &Bench<Docker>) {
-    for installation in [&bench.installation, &bench.other_installation] {
-        let network = format!("docket-{installation}");
-        // Most benches have none.
-        let script = "docker network rm $0; for chain in DOCKER-USER INPUT; do
-            iptables -w 5 -S $chain | grep -- \"--comment $0 \" | sed 's/^-A/-D/' |
-                while read -r rule; do iptables -w 5 $rule; done; done";
-        let mut clean = std::process::Command::new("bash");
-        clean.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-        if !host().is_empty() {
-            clean.env("DOCKER_HOST", host());
-        }
-        let _ = clean.args(["-c", script, &network]).output();
-=======
 /// Removes an installation's network and its rules, however the test ends: `Engine` has no call
 /// for it, since docket never removes a network.
 struct Networks(Vec<String>);
@@ -98,7 +79,6 @@ impl Drop for Networks {
             }
             let _ = clean.args(["-c", script, installation]).output();
         }
->>>>>>> docker
     }
 }
 
@@ -107,20 +87,13 @@ macro_rules! on_the_real_engine {
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $rule() {
             let bench = bench();
-<<<<<<< HEAD
-            rules::hold(&bench, rules::$rule(&bench)).await;
-            drop_networks(&bench);
-=======
             let _networks = Networks::of(&bench);
             rules::hold(&bench, rules::$rule(&bench)).await;
->>>>>>> docker
         }
     )*};
 }
 
 rules::for_every_rule!(on_the_real_engine);
-<<<<<<< HEAD
-=======
 
 /// With `ENGINE26=1`: the same rules inside the network of a Docker 26, where its ports are.
 #[test]
@@ -140,4 +113,3 @@ fn the_contract_holds_on_docker_26_where_it_is_asked_for() {
     assert!(output.status.success(), "{said}");
     assert!(said.contains("a_created_container_is_listed_and_inspected ... ok"), "{said}");
 }
->>>>>>> docker
