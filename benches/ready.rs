@@ -17,7 +17,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
-use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountTypeEnum, PortBinding};
+use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, PortBinding};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
 };
@@ -55,7 +55,7 @@ async fn bare(docker: &Docker, n: u16, network: &str, workspace: &str) -> Durati
             network_mode: Some(network.into()),
             tmpfs: Some(HashMap::from([("/tmp".into(), "rw,noexec,nosuid,size=1g".into())])),
             mounts: Some(vec![Mount {
-                typ: Some(MountTypeEnum::BIND),
+                typ: Some(MountType::BIND),
                 source: Some(workspace.into()),
                 target: Some("/opt/workspace".into()),
                 ..Mount::default()
