@@ -39,7 +39,7 @@ use crate::world::{Clock, Engine, EngineEvent, Ledger, Objects, Probe, Workspace
 use handle::{Ask, Handle, Snapshot};
 use health::Prober;
 pub use start::{Rebuilt, rebuild};
-pub use wants::{PruneGuard, Sources};
+pub use wants::{PruneGuard, SourceFile, Sources};
 
 /// The operator's numbers.
 #[derive(Clone, Debug)]

@@ -11,6 +11,8 @@
 mod container;
 mod end;
 mod keep;
+#[cfg(feature = "testing")]
+pub mod planted;
 mod scarce;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -14,4 +14,6 @@ mod engine_contract;
 mod hostile;
 mod lockfile;
 mod support;
+#[cfg(feature = "testing")]
+mod sim;
 mod tidy;
