@@ -7,7 +7,7 @@ use crate::model::{
     Action, ConditionType, ContainerState, Failure, Health, Look, Network, Operation, Phase,
     Reason, Record, Resolved, Rollout, Truth, UpdateStrategy,
 };
-use crate::plan::{Want, expected_hash};
+use crate::plan::{Want, expected_hash, refusal};
 
 use super::Scene;
 
@@ -105,12 +105,12 @@ fn accepted(scene: &Scene<'_>) -> Verdict {
     if scene.ending() {
         return yes(Reason::Accepted, "");
     }
+    if let Some(refused) = refusal(scene.one) {
+        let good = scene.record().is_some();
+        let kept = if good { "; the last good spec stays in force" } else { "" };
+        return no(refused.reason, format!("{}{kept}", refused.message));
+    }
     match &scene.one.want {
-        Want::Present { resolved: Err(refused), .. } => {
-            let good = scene.record().is_some();
-            let kept = if good { "; the last good spec stays in force" } else { "" };
-            no(refused.reason, format!("{}{kept}", refused.message))
-        }
         Want::Held { prune: false, reason: Reason::SourceUnreadable, message } => {
             unknown(Reason::SourceUnreadable, message)
         }
