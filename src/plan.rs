@@ -159,6 +159,18 @@ pub struct Input<'a> {
     pub engine_started: Option<Timestamp>,
 }
 
+/// A port is left alone for less than this: an end further away means that the clock went back.
+const LONGEST_QUARANTINE: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
+
+impl Input<'_> {
+    /// Until when a port is left alone because somebody else holds it; `None`: it is not.
+    pub fn quarantined(&self, port: u16) -> Option<Timestamp> {
+        let until = *self.quarantine.get(&port)?;
+        let left = until.signed_duration_since(self.now);
+        (left > chrono::TimeDelta::zero() && left <= LONGEST_QUARANTINE).then_some(until)
+    }
+}
+
 /// What to do, by session.
 pub type Plan = BTreeMap<SessionName, SessionPlan>;
 

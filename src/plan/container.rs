@@ -288,7 +288,7 @@ fn make(
     if let Some(short) = short_of_space(view) {
         return SessionPlan { actions, ..short };
     }
-    if let Err(full) = scarce.take_start(view.input.policy) {
+    if let Err(full) = scarce.take_start(view.input.policy, &view.record.name) {
         return queued(full, actions);
     }
     let port = actions
@@ -327,7 +327,7 @@ fn start(
     if !restart && let Some(short) = short_of_space(view) {
         return SessionPlan { actions, ..short };
     }
-    if let Err(full) = scarce.take_start(view.input.policy) {
+    if let Err(full) = scarce.take_start(view.input.policy, &view.record.name) {
         return queued(full, actions);
     }
     actions.push(Action::StartContainer { target: Target::Seen(current.id.clone()), restart });

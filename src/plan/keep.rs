@@ -124,7 +124,11 @@ fn adoption(view: &View<'_>, scarce: &mut Scarce, own: &Own<'_>) -> Option<Sessi
             Rollout::OnNextStart => own.current.is_none(),
             Rollout::Immediate => {
                 own.current.is_none()
-                    || scarce.take_update(&resolved.class, resolved.update.max_concurrent)
+                    || scarce.take_update(
+                        &resolved.class,
+                        resolved.update.max_concurrent,
+                        &view.record.name,
+                    )
             }
         };
         if !now && !written_anew {
@@ -310,7 +314,7 @@ fn port(
         .get(&Operation::Start)
         .filter(|failure| failure.reason == Reason::PortConflict)
         .and(record.port)
-        .filter(|port| view.input.quarantine.get(port).is_some_and(|t| *t > view.now()));
+        .filter(|port| view.input.quarantined(*port).is_some());
     if fits && contested.is_none() {
         return Ok(());
     }
@@ -330,7 +334,9 @@ fn port(
                 }
             };
             let actions = std::mem::take(actions);
-            Err(Box::new(SessionPlan { actions, ..held(Phase::Pending, reason, message) }))
+            let ports = view.input.quarantine.keys();
+            let wake_at = ports.filter_map(|port| view.input.quarantined(*port)).min();
+            Err(Box::new(SessionPlan { actions, wake_at, ..held(Phase::Pending, reason, message) }))
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::model::{
     UserName,
 };
 
+use super::container::is_alive;
 use super::{Input, Policy, Session};
 
 /// What is taken so far.
@@ -17,8 +18,8 @@ pub struct Scarce {
     ports: BTreeMap<u16, Option<SessionName>>,
     sessions: u32,
     per_user: BTreeMap<UserName, u32>,
-    starting: u32,
-    updating: BTreeMap<ClassName, u32>,
+    starting: BTreeSet<SessionName>,
+    updating: BTreeMap<ClassName, BTreeSet<SessionName>>,
     queue: u64,
     placeless: BTreeSet<SessionName>,
     expired: bool,
@@ -61,19 +62,16 @@ impl Scarce {
         let mut scarce = Scarce::default();
         scarce.count_ports(input);
         scarce.count_places(input);
-        for one in input.sessions.values() {
-            scarce.count_starts(one);
+        for (name, one) in input.sessions {
+            scarce.count_starts(name, one);
         }
         scarce
     }
 
     /// A lease weighs more than what a container, perhaps an old one, is published on.
     fn count_ports(&mut self, input: &Input<'_>) {
-        for (port, until) in input.quarantine {
-            if *until > input.now {
-                self.ports.insert(*port, None);
-            }
-        }
+        let held = input.quarantine.keys().filter(|port| input.quarantined(**port).is_some());
+        self.ports.extend(held.map(|port| (*port, None)));
         for (name, one) in input.sessions {
             for container in one.containers.known().into_iter().flatten() {
                 let published = container.detail.as_ref().and_then(|detail| detail.published);
@@ -96,7 +94,9 @@ impl Scarce {
             .sessions
             .iter()
             .filter_map(|(name, one)| {
-                let record = one.record.as_ref().filter(|record| runs(record) || ends(record))?;
+                let live = one.containers.known().is_none_or(|all| all.iter().any(is_alive));
+                let holds = |record: &&Record| runs(record) || ends(record) || live;
+                let record = one.record.as_ref().filter(holds)?;
                 let none = one.containers.known().is_some_and(Vec::is_empty) && !ends(record);
                 let since = record.active_since.unwrap_or(record.created_at);
                 Some((none, since, name, record))
@@ -113,20 +113,20 @@ impl Scarce {
         }
     }
 
-    fn count_starts(&mut self, one: &Session) {
+    fn count_starts(&mut self, name: &SessionName, one: &Session) {
         let Some(record) = one.record.as_ref().filter(|r| runs(r) && !ends(r)) else { return };
         let alive = one
             .containers
             .known()
             .is_some_and(|all| all.iter().any(|c| c.state == ContainerState::Running));
         if alive && record.ready_since.is_none() {
-            self.starting += 1;
+            self.starting.insert(name.clone());
         }
         let updates = record.ready_generation > 0
             && (record.ready_since.is_none() || record.ready_generation < record.applied.generation);
         if updates {
             let class = record.applied.resolved.class.clone();
-            *self.updating.entry(class).or_default() += 1;
+            self.updating.entry(class).or_default().insert(name.clone());
         }
     }
 
@@ -164,12 +164,15 @@ impl Scarce {
         Ok(())
     }
 
-    /// Leave to start a container now.
-    pub(super) fn take_start(&mut self, policy: &Policy) -> Result<(), Full> {
-        if policy.max_starts > 0 && self.starting >= policy.max_starts {
-            return Err(self.queue(format!("limits.concurrentStarts ({})", policy.max_starts)));
+    /// Leave to start a container now. What a session itself has under way does not count
+    /// against it.
+    pub(super) fn take_start(&mut self, policy: &Policy, name: &SessionName) -> Result<(), Full> {
+        let most = usize::try_from(policy.max_starts).unwrap_or(usize::MAX);
+        let others = self.starting.iter().filter(|other| *other != name).count();
+        if most > 0 && others >= most {
+            return Err(self.queue(format!("limits.concurrentStarts ({most})")));
         }
-        self.starting += 1;
+        self.starting.insert(name.clone());
         Ok(())
     }
 
@@ -179,11 +182,12 @@ impl Scarce {
     }
 
     /// Leave to take a changed class into force now.
-    pub(super) fn take_update(&mut self, class: &ClassName, most: u32) -> bool {
+    pub(super) fn take_update(&mut self, class: &ClassName, most: u32, name: &SessionName) -> bool {
         let taken = self.updating.entry(class.clone()).or_default();
-        let free = *taken < most.max(1);
+        let most = usize::try_from(most.max(1)).unwrap_or(usize::MAX);
+        let free = taken.iter().filter(|other| *other != name).count() < most;
         if free {
-            *taken += 1;
+            taken.insert(name.clone());
         }
         free
     }

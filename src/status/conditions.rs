@@ -184,7 +184,7 @@ fn port(scene: &Scene<'_>) -> Verdict {
         return no(reason, scene.cause());
     }
     let Some(port) = record.port else { return not_begun(scene) };
-    let contested = scene.input.quarantine.get(&port).is_some_and(|until| *until > scene.input.now);
+    let contested = scene.input.quarantined(port).is_some();
     if contested
         && scene.failure(Operation::Start).is_some_and(|f| f.reason == Reason::PortConflict)
     {
