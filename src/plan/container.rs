@@ -324,6 +324,9 @@ fn start(
     if let Err(closed) = view.gate(Operation::Start) {
         return give_up_or_wait(view, closed, Phase::Starting);
     }
+    if let Err(full) = scarce.keep_place(&view.record.name) {
+        return queued(full, actions);
+    }
     if !restart && let Some(short) = short_of_space(view) {
         return SessionPlan { actions, ..short };
     }

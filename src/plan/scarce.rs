@@ -87,7 +87,7 @@ impl Scarce {
         }
     }
 
-    /// Places go first to what ends and what has a container, then by age: a session that was
+    /// Places go first to what ends and to live containers, then by age: a session that was
     /// stopped and is started again queues behind those that took its place.
     fn count_places(&mut self, input: &Input<'_>) {
         let mut holders: Vec<(bool, Timestamp, &SessionName, &Record)> = input
@@ -97,11 +97,18 @@ impl Scarce {
                 let live = one.containers.known().is_none_or(|all| all.iter().any(is_alive));
                 let holds = |record: &&Record| runs(record) || ends(record) || live;
                 let record = one.record.as_ref().filter(holds)?;
-                let none = one.containers.known().is_some_and(Vec::is_empty) && !ends(record);
+                let none = !live && !ends(record);
                 let since = record.active_since.unwrap_or(record.created_at);
                 Some((none, since, name, record))
             })
             .collect();
+        for one in input.sessions.values().filter(|one| one.record.is_none()) {
+            let lost = one.containers.known().into_iter().flatten().next();
+            if let Some(user) = lost.and_then(|container| UserName::parse(&container.user).ok()) {
+                self.sessions += 1;
+                *self.per_user.entry(user).or_default() += 1;
+            }
+        }
         holders.sort_by_key(|(none, since, name, _)| (*none, *since, *name));
         for (without, _, name, record) in holders {
             let user = &record.user;
@@ -140,7 +147,7 @@ impl Scarce {
         full.then(|| format!("limits.perUser ({}) of {user}", policy.max_per_user))
     }
 
-    /// Whether a session that has a record and no container may have one.
+    /// Whether a session that has a record and no live container may have one.
     pub(super) fn keep_place(&mut self, name: &SessionName) -> Result<(), Full> {
         if self.placeless.contains(name) {
             return Err(self.queue("the limit on sessions".to_owned()));
