@@ -142,7 +142,9 @@ impl Life {
                 one.probed_for = age.to_std().unwrap_or_default();
                 let port = self.bound.get(&(container.id.clone(), container.uid.clone()));
                 detail.published = port.map(|port| ([127, 0, 0, 1], *port).into());
-                let place = UserName::parse(&container.user).ok().zip(CaseName::parse(&container.case).ok());
+                let place = UserName::parse(&container.user)
+                    .ok()
+                    .zip(CaseName::parse(&container.case).ok());
                 if let Some(directory) = place.and_then(|place| self.disk.get_mut(&place)) {
                     directory.dirty |= passes % 3 == 1;
                 }
@@ -155,8 +157,7 @@ impl Life {
                 (None, _) => None,
             };
             let seen = place.and_then(|place| self.disk.get(&place));
-            one.workspace =
-                Look::Known(seen.map(|d| WorkspaceSeen { id: d.id, uid: None }));
+            one.workspace = Look::Known(seen.map(|d| WorkspaceSeen { id: d.id, uid: None }));
         }
         self.world.sessions.retain(|_, one| {
             let nothing = one.record.is_none()
@@ -181,7 +182,8 @@ impl Life {
                     return true;
                 }
                 done += 1;
-                self.trace.push(format!("{} {session}: {action}", self.world.now.format("%H:%M:%S")));
+                self.trace
+                    .push(format!("{} {session}: {action}", self.world.now.format("%H:%M:%S")));
                 let met = self.apply(session, action);
                 self.assert_invariants();
                 if let Err(met) = met {
@@ -195,7 +197,12 @@ impl Life {
         busy
     }
 
-    fn note(&mut self, session: &SessionName, action: &Action, (reason, terminal, at_once): Failed) {
+    fn note(
+        &mut self,
+        session: &SessionName,
+        action: &Action,
+        (reason, terminal, at_once): Failed,
+    ) {
         let operation = match action {
             Action::CreateWorkspace => Operation::Workspace,
             Action::Hydrate => Operation::Hydrate,
@@ -673,17 +680,43 @@ fn note_fact(record: &mut Record, action: &Action, now: Timestamp) {
 
 fn chapter() -> impl Strategy<Value = Chapter> {
     let wants = prop::sample::select(vec![
-        "", "", "image=web2", "class-image=web3", "image=crash", "image=hang", "image=missing",
-        "image=invalid", "state=Stopped", "suspend", "memory=8", "hostport=8001", "hostport=8002",
-        "gone", "gone", "held", "class-image=crash", "image=web2 state=Stopped",
+        "",
+        "",
+        "image=web2",
+        "class-image=web3",
+        "image=crash",
+        "image=hang",
+        "image=missing",
+        "image=invalid",
+        "state=Stopped",
+        "suspend",
+        "memory=8",
+        "hostport=8001",
+        "hostport=8002",
+        "gone",
+        "gone",
+        "held",
+        "class-image=crash",
+        "image=web2 state=Stopped",
     ]);
     let blows = prop::sample::select(vec![
-        Blow::None, Blow::None, Blow::None, Blow::Kill, Blow::RemoveByHand, Blow::Pause,
-        Blow::LoseRecord, Blow::Restart,
+        Blow::None,
+        Blow::None,
+        Blow::None,
+        Blow::Kill,
+        Blow::RemoveByHand,
+        Blow::Pause,
+        Blow::LoseRecord,
+        Blow::Restart,
     ]);
     let class = prop::sample::select(vec![
-        "", "rollout=Immediate concurrent=1", "strategy=Recreate", "strategy=Never",
-        "restart=OnFailure", "restart=Never", "hold",
+        "",
+        "rollout=Immediate concurrent=1",
+        "strategy=Recreate",
+        "strategy=Never",
+        "restart=OnFailure",
+        "restart=Never",
+        "hold",
     ]);
     let rarely = || prop::bool::weighted(0.15);
     (
