@@ -110,6 +110,9 @@ fn accepted(scene: &Scene<'_>) -> Verdict {
         let kept = if good { "; the last good spec stays in force" } else { "" };
         return no(refused.reason, format!("{}{kept}", refused.message));
     }
+    if scene.record().is_none() && scene.plan.reason == Some(Reason::WorkspaceInUse) {
+        return no(Reason::WorkspaceInUse, scene.cause());
+    }
     match &scene.one.want {
         Want::Held { prune: false, reason: Reason::SourceUnreadable, message } => {
             unknown(Reason::SourceUnreadable, message)

@@ -253,7 +253,7 @@ fn an_update_that_waits_for_its_start_takes_nothing_down() {
 }
 
 #[test]
-fn low_space_admits_and_hydrates_nothing() {
+fn low_space_hydrates_nothing() {
     check(
         "space low
          want ann-one",

@@ -62,14 +62,12 @@ fn an_end_for_memory_is_told_from_one_we_asked_for() {
          record ann-one port=8001
          container ann-one exited port=8001 exit=137 oom
          want bob-two
-         record bob-two port=8001 intent=Stop:Unhealthy
-         container bob-two exited port=8001 exit=137 oom",
+         record bob-two port=8002 intent=Stop:Unhealthy
+         container bob-two exited port=8002 exit=137 oom",
         expect![[r#"
-            ann-one is Updating: its port changed
-              lease port 8002
-              remove container 1 c1
-              create container 2 on port 8002
-              start container
+            ann-one is Restarting: it ended
+              note the end: OutOfMemory with 137
+              note failure: OutOfMemory: ended with exit code 137
             bob-two is Restarting: it ended
               note the end: Unhealthy with 137
               note failure: Unhealthy: ended with exit code 137

@@ -111,17 +111,10 @@ fn a_session_waits_until_another_has_left_its_workspace() {
         "gone ann-one
          record ann-one port=8001 ending=presynced fail=Sync:StoreUnavailable
          container ann-one exited port=8001
-         want zed user=ann",
+         want zed user=ann case=one",
         expect![[r#"
             ann-one is Terminating: StoreUnavailable: waits until 12:00:59 after 1 failure: it did not work
-            zed is Starting: there is no container
-              admit
-              lease port 8002
-              resolve image web
-              create workspace
-              hydrate files
-              create container 1 on port 8002
-              start container
+            zed is Pending: WorkspaceInUse: session ann-one has the workspace of this user and case
         "#]],
     );
 }
