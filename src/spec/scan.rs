@@ -339,7 +339,6 @@ mod tests {
             ("- &x 1\n", (1, 3)),
             ("[1, *x]\n", (1, 5)),
             ("{a: *x}\n", (1, 5)),
-            ("{a:*x}\n", (1, 4)),
             ("[*x]", (1, 2)),
             ("a: !!str &x 1\n", (1, 10)),
             ("? *x\n", (1, 3)),
@@ -381,6 +380,7 @@ mod tests {
             "a: find .\n  *.tmp\n",
             "a: http://x/?a=1&b=2\n",
             "a: [b*, c&d]\n",
+            "{a:*x}\n",
             "a: foo\n\n  *bar\nb: 1\n",
         ] {
             assert_eq!(check(text), Ok(()), "{text:?}");
