@@ -20,8 +20,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::model::{
-    Action, Applied, Bounds, Container, DesiredState, Failure, Health, Look, Operation, Phase, Reason, Record,
-    Resolved, SessionName, SessionObject, SessionPlan, Source, Space, Timestamp, WorkspaceSeen,
+    Action, Applied, Bounds, Container, DesiredState, Failure, Health, Look, Operation, Phase,
+    Reason, Record, Resolved, SessionName, SessionObject, SessionPlan, Source, Space, Timestamp,
+    WorkspaceSeen,
 };
 
 pub use container::{classify_end, expected_hash};
@@ -150,7 +151,7 @@ pub struct Input<'a> {
     /// The operator's numbers.
     pub policy: &'a Policy,
     /// All sessions that are wanted, remembered or seen.
-    pub sessions: &'a BTreeMap<SessionName, Session>,
+    pub sessions: BTreeMap<&'a SessionName, &'a Session>,
     /// Free space for workspaces.
     pub space: Look<Space>,
     /// Ports that somebody else holds, and until when they are left alone.
@@ -180,7 +181,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     input
         .sessions
         .iter()
-        .map(|(name, one)| (name.clone(), session(input, &mut scarce, name, one)))
+        .map(|(name, one)| ((*name).clone(), session(input, &mut scarce, name, one)))
         .collect()
 }
 
@@ -310,7 +311,8 @@ fn owner_of_workspace<'a>(
     let holds = |one: &Session| {
         one.record.as_ref().is_some_and(|r| r.user == object.user && r.case == object.case)
     };
-    input.sessions.iter().find(|(other, one)| *other != name && holds(one)).map(|(other, _)| other)
+    let mut others = input.sessions.iter().filter(|(other, _)| **other != name);
+    others.find(|(_, one)| holds(one)).map(|(other, _)| *other)
 }
 
 /// A container of ours without a record: it is taken in as it is, and only then compared.

@@ -40,7 +40,7 @@ pub struct Facts<'a> {
     pub busy: Option<&'a str>,
     /// When the next pass comes without any event.
     pub next_pass: Option<Timestamp>,
-    /// The transitions of a session without a record, as the last view gave them.
+    /// The transitions as the last view gave them; empty: the record's.
     pub remembered: &'a Transitions,
 }
 
@@ -190,7 +190,11 @@ fn phase(scene: &Scene<'_>, drafts: &[conditions::Draft]) -> Phase {
 }
 
 fn transitions(scene: &Scene<'_>, drafts: &[conditions::Draft]) -> Transitions {
-    let before = scene.record().map_or(scene.facts.remembered, |r| &r.transitions);
+    let remembered = scene.facts.remembered;
+    let before = match scene.record() {
+        Some(record) if remembered.is_empty() => &record.transitions,
+        _ => remembered,
+    };
     let now = scene.input.now;
     let since = |draft: &conditions::Draft| match before.get(&draft.kind) {
         Some((status, at)) if *status == draft.status => *at,

@@ -522,7 +522,7 @@ fn ended(
         .filter(|end| end.attempt == current.attempt && end.finished_at == detail.finished_at);
     let Some(end) = noted else {
         let end = classify_end(record, current, detail, view.input.engine_started);
-        actions.extend(note_end(end));
+        actions.extend(note_end(record, end));
         return steps(Phase::Restarting, "it ended", actions);
     };
     let policy = record.applied.resolved.restart.policy;
@@ -552,21 +552,24 @@ fn ended(
 }
 
 /// What is written down about an end, before anything is done about it.
-fn note_end(end: Termination) -> Vec<Action> {
+fn note_end(record: &Record, end: Termination) -> Vec<Action> {
     let mut actions = Vec::new();
     let counted = !matches!(end.reason, Reason::Requested | Reason::EngineRestart);
     let message = match end.exit_code {
         Some(code) => format!("ended with exit code {code}"),
         None => "ended".to_owned(),
     };
-    let reason = end.reason;
+    // Under an init, a command that cannot be executed starts well and ends with these codes.
+    let cannot_run = matches!(end.exit_code, Some(126 | 127))
+        && record.ready_generation < record.applied.generation;
+    let reason = if cannot_run { Reason::CommandInvalid } else { end.reason };
     actions.push(Action::NoteTermination(end));
     if counted {
         actions.push(Action::NoteFailure {
             operation: Operation::Run,
             reason,
             message,
-            terminal: false,
+            terminal: cannot_run,
         });
     }
     actions

@@ -375,10 +375,7 @@ fn add_background_sync(view: &View<'_>, plan: &mut SessionPlan) {
 }
 
 fn is_note(action: &Action) -> bool {
-    matches!(
-        action,
-        Action::NoteReady { .. } | Action::NoteNotReady | Action::ClearFailures { .. }
-    )
+    matches!(action, Action::NoteReady { .. } | Action::NoteNotReady | Action::ClearFailures { .. })
 }
 
 /// The plan is looked at again at this time at the latest.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::model::{
-    ClassName, ContainerState, DesiredState, Record, Resolved, SessionName, Timestamp, Uid,
+    Action, ClassName, ContainerState, DesiredState, Record, Resolved, SessionName, Timestamp, Uid,
     UserName,
 };
 
@@ -62,27 +62,52 @@ impl Scarce {
         let mut scarce = Scarce::default();
         scarce.count_ports(input);
         scarce.count_places(input);
-        for (name, one) in input.sessions {
+        for (name, one) in &input.sessions {
             scarce.count_starts(name, one);
         }
         scarce
+    }
+
+    /// Counts the steps of a plan that is being carried out: what they take is not in the record
+    /// yet, and nobody else may be given it.
+    pub fn reserve(&mut self, input: &Input<'_>, name: &SessionName, actions: &[Action]) {
+        let recorded = input.sessions.get(name).is_some_and(|one| one.record.is_some());
+        for action in actions {
+            match action {
+                Action::Admit { applied, .. } if !recorded => {
+                    self.sessions += 1;
+                    *self.per_user.entry(applied.object.user.clone()).or_default() += 1;
+                }
+                Action::Adopt { applied, .. } => {
+                    let class = applied.resolved.class.clone();
+                    self.updating.entry(class).or_default().insert(name.clone());
+                }
+                Action::LeasePort { port, .. } => {
+                    self.ports.insert(*port, Some(name.clone()));
+                }
+                Action::StartContainer { .. } => {
+                    self.starting.insert(name.clone());
+                }
+                _ => (),
+            }
+        }
     }
 
     /// A lease weighs more than what a container, perhaps an old one, is published on.
     fn count_ports(&mut self, input: &Input<'_>) {
         let held = input.quarantine.keys().filter(|port| input.quarantined(**port).is_some());
         self.ports.extend(held.map(|port| (*port, None)));
-        for (name, one) in input.sessions {
+        for (name, one) in &input.sessions {
             for container in one.containers.known().into_iter().flatten() {
                 let published = container.detail.as_ref().and_then(|detail| detail.published);
                 if let Some(address) = published {
-                    self.ports.insert(address.port(), Some(name.clone()));
+                    self.ports.insert(address.port(), Some((*name).clone()));
                 }
             }
         }
-        for (name, one) in input.sessions {
+        for (name, one) in &input.sessions {
             if let Some(port) = one.record.as_ref().and_then(|record| record.port) {
-                self.ports.insert(port, Some(name.clone()));
+                self.ports.insert(port, Some((*name).clone()));
             }
         }
     }
@@ -99,7 +124,7 @@ impl Scarce {
                 let record = one.record.as_ref().filter(holds)?;
                 let none = !live && !ends(record);
                 let since = record.active_since.unwrap_or(record.created_at);
-                Some((none, since, name, record))
+                Some((none, since, *name, record))
             })
             .collect();
         for one in input.sessions.values().filter(|one| one.record.is_none()) {
@@ -130,7 +155,8 @@ impl Scarce {
             self.starting.insert(name.clone());
         }
         let updates = record.ready_generation > 0
-            && (record.ready_since.is_none() || record.ready_generation < record.applied.generation);
+            && (record.ready_since.is_none()
+                || record.ready_generation < record.applied.generation);
         if updates {
             let class = record.applied.resolved.class.clone();
             self.updating.entry(class).or_default().insert(name.clone());
@@ -223,7 +249,7 @@ impl Scarce {
                 _ => fixed,
             }
         };
-        self.ports.insert(port, Some(name.clone()));
+        self.ports.insert(port, Some((*name).clone()));
         Ok(port)
     }
 

@@ -530,7 +530,7 @@ impl World {
         Input {
             now: self.now,
             policy: &self.policy,
-            sessions: &self.sessions,
+            sessions: self.sessions.iter().collect(),
             space: self.space.clone(),
             quarantine: &self.quarantine,
             engine_started: self.engine_started,
