@@ -10,6 +10,7 @@
 pub mod apply;
 pub mod clock;
 pub mod docker;
+pub mod ledger;
 pub mod model;
 pub mod observe;
 pub mod operator;
