@@ -313,13 +313,8 @@ fn owner_of_workspace<'a>(
     let holds = |one: &Session| {
         one.record.as_ref().is_some_and(|r| r.user == object.user && r.case == object.case)
     };
-<<<<<<< HEAD
-    let mut others = input.sessions.iter().filter(|(other, _)| **other != name);
-    others.find(|(_, one)| holds(one)).map(|(other, _)| *other)
-=======
     let mut all = input.sessions.iter();
     all.find(|(other, one)| **other != name && holds(one)).map(|(other, _)| *other)
->>>>>>> main
 }
 
 /// A container of ours without a record: it is taken in as it is, and only then compared.
