@@ -338,7 +338,7 @@ fn rebuild(found: &Container, applied: Applied, source: Source) -> SessionPlan {
 fn admit(input: &Input<'_>, scarce: &mut Scarce, first: Applied, source: Source) -> SessionPlan {
     let runs = first.object.state == DesiredState::Running;
     if runs && let Err(full) = scarce.take_place(input.policy, &first.object.user) {
-        return queued(full, Vec::new());
+        return queued(&full, Vec::new());
     }
     let mut actions = vec![Action::Admit {
         applied: Box::new(first.clone()),
@@ -391,7 +391,7 @@ fn steps(phase: Phase, cause: impl Into<String>, actions: Vec<Action>) -> Sessio
 }
 
 /// A plan that waits for a place; the steps before it can be done.
-fn queued(full: scarce::Full, actions: Vec<Action>) -> SessionPlan {
+fn queued(full: &scarce::Full, actions: Vec<Action>) -> SessionPlan {
     SessionPlan {
         reason: Some(Reason::LimitReached),
         queue: Some(full.place),

@@ -99,6 +99,9 @@ where
             engine_started: self.engine_started,
         };
         let mut scarce = Scarce::count(&input);
+        for (name, live) in self.live.iter().filter(|(_, live)| live.main.is_some()) {
+            scarce.reserve(&input, name, &live.plan.actions);
+        }
         let now = Instant::now();
         self.live
             .iter()
