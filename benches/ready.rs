@@ -37,10 +37,8 @@ async fn bare(docker: &Docker, n: u16, network: &str, workspace: &str) -> Durati
     let port = FIRST_PORT + 50 + n;
     let name = format!("docket-bench-bare-{n}");
     let began = Instant::now();
-    let binding = PortBinding {
-        host_ip: Some("127.0.0.1".into()),
-        host_port: Some(port.to_string()),
-    };
+    let binding =
+        PortBinding { host_ip: Some("127.0.0.1".into()), host_port: Some(port.to_string()) };
     let body = ContainerCreateBody {
         image: Some("docket-sample:latest".into()),
         exposed_ports: Some(vec!["3000/tcp".into()]),

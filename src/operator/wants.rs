@@ -114,13 +114,11 @@ impl Wants {
         self.decided.keys().cloned().collect()
     }
 
-    /// A session is over: nothing of it is remembered.
-    pub(super) fn ended(&mut self, name: &SessionName) {
-        if matches!(self.decided.get(name), Some(Want::Gone { .. })) {
-            self.decided.remove(name);
-            self.vanished.remove(name);
-            self.confirmed.remove(name);
-        }
+    /// A session is over: nothing of it is remembered. Whether its end had been confirmed.
+    pub(super) fn ended(&mut self, name: &SessionName) -> bool {
+        self.decided.remove(name);
+        self.vanished.remove(name);
+        self.confirmed.remove(name)
     }
 
     pub(super) fn confirmed(&self) -> &BTreeSet<SessionName> {

@@ -29,7 +29,10 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// Runs seeds on as many threads as there are cores, until the first that fails.
-fn first_failure(seeds: std::ops::Range<u64>, config: impl Fn(u64) -> Config + Sync) -> Option<Outcome> {
+fn first_failure(
+    seeds: std::ops::Range<u64>,
+    config: impl Fn(u64) -> Config + Sync,
+) -> Option<Outcome> {
     let next = AtomicU64::new(seeds.start);
     let failed = std::sync::Mutex::new(None::<Outcome>);
     let workers = std::thread::available_parallelism().map_or(2, usize::from);

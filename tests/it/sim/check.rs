@@ -30,7 +30,10 @@ pub fn invariants(site: &Site, operation: &str) {
             *live.entry(&one.uid).or_default() += 1;
         }
         if !numbers.insert((&one.uid, &one.attempt)) {
-            site.wrong(format!("two containers {} of {} after {operation}", one.attempt, one.session));
+            site.wrong(format!(
+                "two containers {} of {} after {operation}",
+                one.attempt, one.session
+            ));
         }
     }
     if let Some((uid, count)) = live.iter().find(|(_, count)| **count > 1) {
@@ -111,8 +114,13 @@ fn rules(view: &SessionView) -> Vec<String> {
         Kind::ContainerReady,
         Kind::Healthy,
     ];
-    const ONLY_WHILE_TRUE: &[Kind] =
-        &[Kind::Reconciling, Kind::Stalled, Kind::Suspended, Kind::RuntimeUnresponsive, Kind::PruneHeld];
+    const ONLY_WHILE_TRUE: &[Kind] = &[
+        Kind::Reconciling,
+        Kind::Stalled,
+        Kind::Suspended,
+        Kind::RuntimeUnresponsive,
+        Kind::PruneHeld,
+    ];
     let mut wrongs = Vec::new();
     let of = |kind: Kind| view.status.conditions.iter().find(|c| c.kind == kind);
     let is = |kind: Kind| of(kind).is_some_and(|c| c.status == Truth::True);
@@ -193,7 +201,13 @@ pub fn owed(site: &Site) -> Vec<String> {
         }
     }
     let known = |uid: &docket::model::Uid| records.contains_key(uid);
-    owed.extend(site.disk.noted().iter().filter(|uid| !known(uid)).map(|uid| format!("the note of {uid} is left")));
+    owed.extend(
+        site.disk
+            .noted()
+            .iter()
+            .filter(|uid| !known(uid))
+            .map(|uid| format!("the note of {uid} is left")),
+    );
     owed.extend(site.disk.trashed().iter().map(|uid| format!("{uid} is left in the trash")));
     for name in views.keys().filter(|name| !specs.wishes.contains_key(name.as_str())) {
         owed.push(format!("the status of {name} is left"));
@@ -211,7 +225,8 @@ fn owed_of(
 ) -> Vec<String> {
     let mut owed = Vec::new();
     let conditions = &view.status.conditions;
-    let ready = conditions.iter().any(|c| c.kind == ConditionType::Ready && c.status == Truth::True);
+    let ready =
+        conditions.iter().any(|c| c.kind == ConditionType::Ready && c.status == Truth::True);
     if wish.stopped {
         for one in containers {
             owed.push(format!("{name} is stopped and has container {}", one.name));
@@ -220,7 +235,10 @@ fn owed_of(
     }
     if !ready {
         let plan = view.status.plan.replace('\n', " |");
-        owed.push(format!("{name} is not Ready but {}: {plan}; {:?}", view.status.phase, view.status.retry));
+        owed.push(format!(
+            "{name} is not Ready but {}: {plan}; {:?}",
+            view.status.phase, view.status.retry
+        ));
     }
     let [one] = containers else {
         let all: Vec<String> =
@@ -232,7 +250,11 @@ fn owed_of(
         owed.push(format!("{name}'s container is {:?} of {}", one.state, one.uid));
     }
     if one.env.get("REVISION") != Some(&wish.revision.to_string()) {
-        owed.push(format!("{name} runs revision {:?}, wanted {}", one.env.get("REVISION"), wish.revision));
+        owed.push(format!(
+            "{name} runs revision {:?}, wanted {}",
+            one.env.get("REVISION"),
+            wish.revision
+        ));
     }
     let memory = if wish.memory == "2Gi" { 2_u64 << 30 } else { 4 << 30 };
     if one.resources.memory != memory {

@@ -118,7 +118,8 @@ async fn story(config: &Config) -> Outcome {
 
 /// Waits until all is as wanted, and sees that it stays so.
 async fn converge(sky: &Arc<Sky>, sites: &[Arc<Site>]) {
-    let bad = |sites: &[Arc<Site>]| sites.iter().any(|site| !site.wrongs.lock().unwrap().is_empty());
+    let bad =
+        |sites: &[Arc<Site>]| sites.iter().any(|site| !site.wrongs.lock().unwrap().is_empty());
     let end = sky.now() + BOUND;
     while sky.now() < end && !bad(sites) {
         tokio::time::sleep(Duration::from_secs(2)).await;

@@ -88,8 +88,18 @@ fn people(chance: &mut SmallRng, site: &Arc<Site>, name: &str) {
                 specs.wishes.insert(name.to_owned(), fresh);
                 "is edited"
             }
-            60..70 => edit(&mut specs.wishes, name, |wish| wish.stopped = !wish.stopped, "is stopped or started"),
-            70..76 => edit(&mut specs.wishes, name, |wish| wish.suspended = !wish.suspended, "is suspended or resumed"),
+            60..70 => edit(
+                &mut specs.wishes,
+                name,
+                |wish| wish.stopped = !wish.stopped,
+                "is stopped or started",
+            ),
+            70..76 => edit(
+                &mut specs.wishes,
+                name,
+                |wish| wish.suspended = !wish.suspended,
+                "is suspended or resumed",
+            ),
             76..84 => edit(
                 &mut specs.wishes,
                 name,

@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use docket::apply::{Doors, Lanes};
-use docket::model::{Bounds, CaseName, ContainerPrefix, Identity, Installation, SessionName, UserName};
+use docket::model::{
+    Bounds, CaseName, ContainerPrefix, Identity, Installation, SessionName, UserName,
+};
 use docket::operator::handle::Handle;
 use docket::operator::{Operator, PruneGuard, Settings, SourceFile, Sources, rebuild};
 use docket::plan::{MinFree, Policy};
