@@ -160,6 +160,9 @@ pub struct Input<'a> {
     pub quarantine: &'a BTreeMap<u16, Timestamp>,
     /// When the engine's present run began, if it can be told.
     pub engine_started: Option<Timestamp>,
+    /// Steps that a runner takes right now: what they take is taken, whether or not it is in a
+    /// record yet.
+    pub underway: BTreeMap<&'a SessionName, &'a [Action]>,
 }
 
 /// A port is left alone for less than this: an end further away means that the clock went back.

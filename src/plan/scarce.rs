@@ -65,12 +65,15 @@ impl Scarce {
         for (name, one) in &input.sessions {
             scarce.count_starts(name, one);
         }
+        for (name, actions) in &input.underway {
+            scarce.reserve(input, name, actions);
+        }
         scarce
     }
 
     /// Counts the steps of a plan that is being carried out: what they take is not in the record
     /// yet, and nobody else may be given it.
-    pub fn reserve(&mut self, input: &Input<'_>, name: &SessionName, actions: &[Action]) {
+    fn reserve(&mut self, input: &Input<'_>, name: &SessionName, actions: &[Action]) {
         let recorded = input.sessions.get(name).is_some_and(|one| one.record.is_some());
         for action in actions {
             match action {

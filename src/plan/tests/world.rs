@@ -534,6 +534,7 @@ impl World {
             space: self.space.clone(),
             quarantine: &self.quarantine,
             engine_started: self.engine_started,
+            underway: BTreeMap::new(),
         }
     }
 
