@@ -12,4 +12,5 @@ pub mod operator;
 pub mod plan;
 pub mod spec;
 pub mod status;
+pub mod sync;
 pub mod world;
