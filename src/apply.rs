@@ -1,7 +1,10 @@
 //! Effects: one arm an action, and what their outcomes leave in the record.
 
 mod book;
+mod containers;
 mod execute;
+mod facts;
+mod failure;
 pub mod files;
 mod gate;
 mod lanes;
@@ -9,4 +12,4 @@ pub mod notes;
 
 pub use book::Book;
 pub use execute::{Doors, Ran, StepError, owner_of, place, run};
-pub use lanes::Lanes;
+pub use lanes::{Lanes, hydrate_paths};

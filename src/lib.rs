@@ -7,10 +7,18 @@
 //!  engine, workspaces, probes ────┴─> plan() ─> actions ─> effects
 //! ```
 
+pub mod apply;
+pub mod clock;
+pub mod docker;
 pub mod model;
+pub mod observe;
 pub mod operator;
 pub mod plan;
+pub mod probe;
 pub mod spec;
 pub mod status;
 pub mod sync;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod workspace;
 pub mod world;

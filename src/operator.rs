@@ -1,3 +1,441 @@
-//! The loop: reasons to wake, runners, back-off, shutdown.
+//! The loop: a closed enum of reasons to wake, one pass after each, one runner a session.
+//!
+//! 1. Something happens: sources changed, a listing came back, an event, a probe, a runner is
+//!    done, somebody asks, time passed.
+//! 2. What it touches is marked dirty.
+//! 3. A pass decides for the dirty sessions that are not being worked on, and hands each plan's
+//!    steps to a runner of its own.
+//!
+//! The loop itself never waits for anything outside: looks and effects run in tasks that report
+//! back.
 
+mod asks;
 pub mod handle;
+mod health;
+mod pass;
+mod publish;
+mod start;
+mod wants;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::apply::{Doors, Ran};
+use crate::model::{
+    Action, Container, ContainerId, Event, Health, Look, SessionName, SessionPlan, Space, Timestamp,
+};
+use crate::observe::{Full, One};
+use crate::plan::{Policy, Session};
+use crate::status::SessionView;
+use crate::world::{Clock, Engine, EngineEvent, Ledger, Objects, Probe, Workspaces};
+
+use handle::{Ask, Handle, Snapshot};
+use health::Prober;
+pub use start::{Rebuilt, rebuild};
+pub use wants::{PruneGuard, Sources};
+
+/// The operator's numbers.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What decisions depend on.
+    pub policy: Policy,
+    /// The longest time between two passes.
+    pub tick: Duration,
+    /// When a wave of vanished files is held.
+    pub prune: PruneGuard,
+    /// Where workspaces are, for people.
+    pub workspaces: PathBuf,
+    /// How long the trash is kept.
+    pub trash_keep: Duration,
+}
+
+/// The channels around a loop.
+#[derive(Debug)]
+pub struct Mail {
+    /// Newest listing of the sources.
+    pub sources: mpsc::Receiver<Sources>,
+    /// Questions.
+    pub asks: mpsc::Receiver<Ask>,
+    /// Changed settings.
+    pub settings: mpsc::Receiver<Settings>,
+    /// Asks for a rescan of the sources.
+    pub rescan: mpsc::Sender<()>,
+}
+
+/// What the loop's own tasks tell it.
+#[derive(Debug)]
+enum Inner {
+    /// A complete look came back; it began as the n-th.
+    Observed { number: u64, full: Box<Full> },
+    /// A look at one session came back.
+    Looked { name: SessionName, one: One },
+    /// A main runner is done.
+    Ran { name: SessionName, ran: Ran, one: One },
+    /// A background sync is done.
+    Synced { name: SessionName, error: Option<String> },
+    /// What a prober knows changed.
+    Health { name: SessionName, id: ContainerId, started_at: Option<Timestamp>, health: Health },
+}
+
+/// Why the loop woke.
+#[derive(Debug)]
+enum Wake {
+    Shutdown,
+    Inner(Inner),
+    Ask(Ask),
+    Sources(Sources),
+    Engine(EngineEvent),
+    Settings(Box<Settings>),
+    Time,
+}
+
+/// A session as the loop knows it.
+#[derive(Debug)]
+struct Live {
+    session: Session,
+    plan: SessionPlan,
+    view: Option<Arc<SessionView>>,
+    /// When each condition last changed its value.
+    transitions: crate::status::Transitions,
+    /// A main runner works on it.
+    main: Option<CancellationToken>,
+    /// A background sync works on it.
+    files: bool,
+    /// Only a complete look that began as this number or later tells about it.
+    trusted_from: u64,
+    /// The same steps so often in a row without an end.
+    repeats: u32,
+    /// Not planned before (a loop that spins is slowed down).
+    not_before: Option<Instant>,
+    prober: Option<Prober>,
+}
+
+/// The operator.
+#[derive(Debug)]
+pub struct Operator<E, O, W, L, P, C> {
+    doors: Arc<Doors<E, O, W, L, C>>,
+    probe: Arc<P>,
+    settings: Settings,
+    mail: Mail,
+    tell: mpsc::UnboundedSender<Inner>,
+    told: mpsc::UnboundedReceiver<Inner>,
+    live: BTreeMap<SessionName, Live>,
+    dirty: BTreeSet<SessionName>,
+    containers: BTreeMap<ContainerId, Container>,
+    containers_look: Look<()>,
+    space: Look<Space>,
+    engine_started: Option<Timestamp>,
+    sources: Option<Sources>,
+    wants: wants::Wants,
+    applied: BTreeMap<String, String>,
+    /// Complete looks begun so far; one at a time is under way.
+    looks: u64,
+    looking: bool,
+    /// Sessions whose steps ended while a complete look was under way: it does not tell of them.
+    overtaken: BTreeMap<SessionName, u64>,
+    look_again: bool,
+    look_failures: u32,
+    next_look: Instant,
+    sync_waiters: BTreeMap<SessionName, Vec<Waiter>>,
+    sessions: watch::Sender<Snapshot>,
+    last_pass: watch::Sender<Option<Timestamp>>,
+}
+
+impl<E, O, W, L, P, C> Operator<E, O, W, L, P, C>
+where
+    E: Engine,
+    O: Objects,
+    W: Workspaces,
+    L: Ledger,
+    P: Probe,
+    C: Clock,
+{
+    /// An operator over these doors, with what the ledger kept, and the way to it.
+    pub fn new(
+        doors: Arc<Doors<E, O, W, L, C>>,
+        probe: Arc<P>,
+        settings: Settings,
+        rebuilt: Rebuilt,
+        sources: mpsc::Receiver<Sources>,
+        new_settings: mpsc::Receiver<Settings>,
+        rescan: mpsc::Sender<()>,
+    ) -> (Self, Handle) {
+        let (ask, asks) = mpsc::channel(64);
+        let (tell, told) = mpsc::unbounded_channel();
+        let (sessions, snapshot) = watch::channel(Snapshot::default());
+        let (last_pass, passed) = watch::channel(None);
+        let handle = Handle {
+            asks: ask,
+            sessions: snapshot,
+            events: doors.book.live.clone(),
+            past: Arc::clone(&doors.book.past),
+            last_pass: passed,
+        };
+        let operator = Operator {
+            doors,
+            probe,
+            settings,
+            mail: Mail { sources, asks, settings: new_settings, rescan },
+            tell,
+            told,
+            live: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            containers: BTreeMap::new(),
+            containers_look: Look::Unknown("it was not listed yet".to_owned()),
+            space: Look::Unknown("it was not looked at yet".to_owned()),
+            engine_started: None,
+            sources: None,
+            wants: wants::Wants::new(rebuilt.confirmed),
+            applied: rebuilt.applied,
+            looks: 0,
+            looking: false,
+            overtaken: BTreeMap::new(),
+            look_again: true,
+            look_failures: 0,
+            next_look: Instant::now(),
+            sync_waiters: BTreeMap::new(),
+            sessions,
+            last_pass,
+        };
+        (operator, handle)
+    }
+
+    /// Runs until `shutdown`; then finishes what must not be cut, within eight seconds.
+    /// Containers are left as they are.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut events = self.doors.engine.events();
+        let mut open = Open { sources: true, settings: true, asks: true };
+        self.adopt_records();
+        loop {
+            self.look_if_due();
+            self.pass();
+            let wake = self.next_wake(&shutdown, &mut events, &mut open).await;
+            if matches!(wake, Wake::Shutdown) {
+                break;
+            }
+            self.heed(wake).await;
+        }
+        self.finish().await;
+    }
+
+    async fn next_wake(
+        &mut self,
+        shutdown: &CancellationToken,
+        events: &mut crate::world::EventStream,
+        open: &mut Open,
+    ) -> Wake {
+        let until = self.next_time();
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => Wake::Shutdown,
+            Some(inner) = self.told.recv() => Wake::Inner(inner),
+            ask = self.mail.asks.recv(), if open.asks => match ask {
+                Some(ask) => Wake::Ask(ask),
+                None => { open.asks = false; Wake::Time }
+            },
+            sources = self.mail.sources.recv(), if open.sources => match sources {
+                Some(sources) => Wake::Sources(sources),
+                None => { open.sources = false; Wake::Time }
+            },
+            settings = self.mail.settings.recv(), if open.settings => match settings {
+                Some(settings) => Wake::Settings(Box::new(settings)),
+                None => { open.settings = false; Wake::Time }
+            },
+            Some(event) = events.next() => Wake::Engine(event),
+            () = tokio::time::sleep_until(until) => Wake::Time,
+        }
+    }
+
+    async fn heed(&mut self, wake: Wake) {
+        match wake {
+            Wake::Shutdown | Wake::Time => (),
+            Wake::Inner(inner) => self.told(inner),
+            Wake::Ask(ask) => self.answer(ask).await,
+            Wake::Sources(sources) => {
+                self.sources = Some(sources);
+                self.reconsider();
+            }
+            Wake::Settings(settings) => {
+                self.settings = *settings;
+                self.reconsider();
+                self.dirty.extend(self.live.keys().cloned());
+            }
+            Wake::Engine(event) => self.engine_event(event),
+        }
+    }
+
+    fn told(&mut self, inner: Inner) {
+        match inner {
+            Inner::Observed { number, full } => self.observed(number, *full),
+            Inner::Looked { name, one } => self.looked(&name, one),
+            Inner::Ran { name, ran, one } => self.ran(&name, &ran, one),
+            Inner::Synced { name, error } => self.synced(&name, error),
+            Inner::Health { name, id, started_at, health } => {
+                let Some(live) = self.live.get_mut(&name) else { return };
+                let Some(prober) = &mut live.prober else { return };
+                if prober.target.id == id && prober.target.started_at == started_at {
+                    prober.health = health;
+                    self.dirty.insert(name);
+                }
+            }
+        }
+    }
+
+    fn engine_event(&mut self, event: EngineEvent) {
+        match event {
+            EngineEvent::Relist => self.look_again = true,
+            EngineEvent::Gone(why) => {
+                tracing::warn!(%why, "the engine's events ended");
+                self.look_again = true;
+            }
+            EngineEvent::Container { id, session, action } => {
+                if action.starts_with("exec_") || action == "top" {
+                    return;
+                }
+                let known = self.containers.get(&id).map(|c| c.session.clone()).or(session);
+                match known {
+                    Some(name) if self.live.get(&name).is_some_and(|l| l.main.is_none()) => {
+                        self.look_at(name, vec![id], false);
+                    }
+                    // Its runner looks when it is done.
+                    Some(name) if self.live.contains_key(&name) => (),
+                    _ => self.look_again = true,
+                }
+            }
+        }
+    }
+
+    /// A complete look is begun when one is due and none is under way.
+    fn look_if_due(&mut self) {
+        let due = self.look_again || Instant::now() >= self.next_look;
+        let blocked = self.look_failures > 0 && Instant::now() < self.next_look;
+        if self.looking || !due || blocked {
+            return;
+        }
+        self.looking = true;
+        self.look_again = false;
+        self.looks += 1;
+        let number = self.looks;
+        let doors = Arc::clone(&self.doors);
+        let known = self.containers.clone();
+        let places = self
+            .live
+            .iter()
+            .filter_map(|(name, live)| {
+                let record = live.session.record.as_ref()?;
+                Some((name.clone(), (record.user.clone(), record.case.clone())))
+            })
+            .collect();
+        let tell = self.tell.clone();
+        tokio::spawn(async move {
+            let began = Instant::now();
+            let full = crate::observe::full(&doors.engine, &doors.workspaces, places, &known).await;
+            tracing::trace!(took = ?began.elapsed(), "looked at everything");
+            let _loop_is_gone = tell.send(Inner::Observed { number, full: Box::new(full) });
+        });
+    }
+
+    /// One session is looked at: these containers, and its workspace if asked for.
+    fn look_at(&self, name: SessionName, ids: Vec<ContainerId>, workspace: bool) {
+        let place = self
+            .live
+            .get(&name)
+            .and_then(|live| live.session.record.as_ref())
+            .filter(|_| workspace)
+            .map(|record| (record.user.clone(), record.case.clone()));
+        let doors = Arc::clone(&self.doors);
+        let tell = self.tell.clone();
+        tokio::spawn(async move {
+            let one = crate::observe::one(&doors.engine, &doors.workspaces, ids, place).await;
+            let _loop_is_gone = tell.send(Inner::Looked { name, one });
+        });
+    }
+
+    /// The earliest time at which something may change without being told.
+    fn next_time(&self) -> Instant {
+        let now = Instant::now();
+        let wall = self.doors.clock.now();
+        let mut next = now + self.settings.tick;
+        if !self.looking {
+            next = next.min(self.next_look.max(now));
+        }
+        for live in self.live.values().filter(|live| live.main.is_none()) {
+            if let Some(at) = live.not_before {
+                next = next.min(at);
+            }
+            if let Some(at) = live.plan.wake_at {
+                let wait = (at - wall).to_std().unwrap_or_default();
+                next = next.min(now + wait.max(Duration::from_millis(1)));
+            }
+        }
+        next.max(now + Duration::from_millis(1))
+    }
+
+    /// Says goodbye: runners finish their step and stop before the next.
+    async fn finish(mut self) {
+        tracing::info!("shutting down; containers are left running");
+        for live in self.live.values() {
+            if let Some(cancel) = &live.main {
+                cancel.cancel();
+            }
+        }
+        self.keep_transitions().await;
+        let deadline = Instant::now() + Duration::from_secs(7);
+        while self.live.values().any(|live| live.main.is_some() || live.files) {
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(deadline) => {
+                    tracing::warn!("a step was still under way; it is found again at the next start");
+                    return;
+                }
+                Some(inner) = self.told.recv() => match inner {
+                    Inner::Ran { name, .. } => {
+                        if let Some(live) = self.live.get_mut(&name) { live.main = None; }
+                    }
+                    Inner::Synced { name, .. } => {
+                        if let Some(live) = self.live.get_mut(&name) { live.files = false; }
+                    }
+                    _ => (),
+                },
+            }
+        }
+    }
+}
+
+/// Which channels are still open.
+#[derive(Debug)]
+struct Open {
+    sources: bool,
+    settings: bool,
+    asks: bool,
+}
+
+/// Who waits for a sync: whether for the next one, and where the answer goes.
+type Waiter = (bool, tokio::sync::oneshot::Sender<handle::Answer<String>>);
+
+/// The ring of past events, shared with the API.
+pub type Past = Arc<Mutex<VecDeque<Event>>>;
+/// Events as they happen.
+pub type LiveEvents = broadcast::Sender<Event>;
+
+/// The steps of a plan that the main runner takes, and whether a background sync is among them.
+fn lanes(actions: &[Action]) -> (Vec<Action>, bool) {
+    let is_background =
+        |a: &Action| matches!(a, Action::Sync { kind: crate::model::SyncKind::Background });
+    let only = actions.iter().all(is_background);
+    // Between other steps a background sync keeps its place: a replacement syncs before it
+    // removes.
+    let last = actions.last().is_some_and(is_background);
+    match (only, last) {
+        (true, _) => (Vec::new(), !actions.is_empty()),
+        (false, true) => (actions[..actions.len() - 1].to_vec(), true),
+        (false, false) => (actions.to_vec(), false),
+    }
+}

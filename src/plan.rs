@@ -13,7 +13,7 @@ mod end;
 mod keep;
 mod scarce;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -135,7 +135,7 @@ pub struct Input<'a> {
     /// The operator's numbers.
     pub policy: &'a Policy,
     /// All sessions that are wanted, remembered or seen.
-    pub sessions: &'a BTreeMap<SessionName, Session>,
+    pub sessions: BTreeMap<&'a SessionName, &'a Session>,
     /// Free space for workspaces.
     pub space: Look<Space>,
     /// Ports that somebody else holds, and until when they are left alone.
@@ -153,7 +153,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     input
         .sessions
         .iter()
-        .map(|(name, one)| (name.clone(), session(input, &mut scarce, one)))
+        .map(|(name, one)| ((*name).clone(), session(input, &mut scarce, one)))
         .collect()
 }
 
@@ -227,18 +227,18 @@ fn unadmitted(input: &Input<'_>, scarce: &mut Scarce, one: &Session) -> SessionP
     let containers = match &one.containers {
         Look::Known(containers) => containers,
         Look::Unknown(why) => {
-            return idle(Phase::Unknown, format!("the engine is not seen: {why}"));
+            return unseen(Phase::Unknown, why);
         }
     };
     match &one.want {
-        Want::Held { message, .. } => idle(Phase::Pending, format!("held: {message}")),
+        Want::Held { reason, message, .. } => held(Phase::Pending, *reason, message),
         Want::Gone { .. } if containers.is_empty() => idle(Phase::Terminating, String::new()),
         Want::Gone { .. } => idle(
             Phase::Unknown,
             "a container of this installation has no record and no source".to_owned(),
         ),
         Want::Present { resolved: Err(refused), .. } => {
-            idle(Phase::Rejected, format!("{}: {}", refused.reason, refused.message))
+            held(Phase::Rejected, refused.reason, &refused.message)
         }
         Want::Present { object, source, class_hash, resolved: Ok(resolved) } => {
             let first = Applied {
@@ -276,7 +276,7 @@ fn rebuild(found: &Container, applied: Applied, source: Source) -> SessionPlan {
 /// Admits a session if there is a place for it, and plans its first steps with it.
 fn admit(input: &Input<'_>, scarce: &mut Scarce, first: Applied, source: Source) -> SessionPlan {
     if let Err(full) = scarce.take_place(input.policy, &first.object.user) {
-        return idle(Phase::Pending, full);
+        return queued(full, Vec::new());
     }
     let mut actions = vec![Action::Admit {
         applied: Box::new(first.clone()),
@@ -309,12 +309,32 @@ fn admit(input: &Input<'_>, scarce: &mut Scarce, first: Applied, source: Source)
 
 /// A plan without steps.
 fn idle(phase: Phase, cause: impl Into<String>) -> SessionPlan {
-    SessionPlan { phase, cause: cause.into(), actions: Vec::new(), wake_at: None }
+    steps(phase, cause, Vec::new())
+}
+
+/// A plan without steps, and what stands in the way.
+fn held(phase: Phase, reason: Reason, message: impl std::fmt::Display) -> SessionPlan {
+    SessionPlan { reason: Some(reason), ..idle(phase, format!("{reason}: {message}")) }
+}
+
+/// A plan without steps because the engine does not answer.
+fn unseen(phase: Phase, why: &str) -> SessionPlan {
+    let cause = format!("the engine is not seen: {why}");
+    SessionPlan { reason: Some(Reason::EngineUnreachable), ..idle(phase, cause) }
 }
 
 /// A plan with steps.
 fn steps(phase: Phase, cause: impl Into<String>, actions: Vec<Action>) -> SessionPlan {
-    SessionPlan { phase, cause: cause.into(), actions, wake_at: None }
+    SessionPlan { phase, cause: cause.into(), reason: None, queue: None, actions, wake_at: None }
+}
+
+/// A plan that waits for a place; the steps before it can be done.
+fn queued(full: scarce::Full, actions: Vec<Action>) -> SessionPlan {
+    SessionPlan {
+        reason: Some(Reason::LimitReached),
+        queue: Some(full.place),
+        ..steps(Phase::Pending, full.to_string(), actions)
+    }
 }
 
 /// The plan as a person would read it: the log, `docket plan` and the tests print this.

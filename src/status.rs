@@ -1,5 +1,323 @@
 //! What people and machines are told: conditions, phase, the object with its status. Pure.
+//!
+//! 1. [`view()`] draws one session from what was seen, what is remembered and what is planned.
+//! 2. `conditions` works out each condition by itself, then Ready and Stalled from the others.
+//! 3. `view` is the shape of the object.
+//!
+//! Status explains the plan, so it is given the plan and decides nothing itself.
 
+mod conditions;
 mod view;
 
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::model::{
+    Action, Condition, ConditionType, Container, ContainerPrefix, ContainerState, Failure, Look,
+    Operation, Phase, Reason, Record, SessionName, SessionObject, SessionPlan, Source, SyncKind,
+    Timestamp, Truth, container_name,
+};
+use crate::plan::{Input, Session, Want};
+
 pub use view::*;
+
+/// When each condition last changed its value.
+pub type Transitions = BTreeMap<ConditionType, (Truth, Timestamp)>;
+
+/// What only the operator can add.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// Address host ports are published on.
+    pub bind: IpAddr,
+    /// What container names begin with.
+    pub prefix: &'a ContainerPrefix,
+    /// Where the workspace is on the host; empty if it cannot be told.
+    pub workspace: &'a str,
+    /// The step that runs right now, as its text.
+    pub busy: Option<&'a str>,
+    /// When the next pass comes without any event.
+    pub next_pass: Option<Timestamp>,
+    /// The transitions as the last view gave them; empty: the record's.
+    pub remembered: &'a Transitions,
+}
+
+/// A session as users see it, and what is to be remembered for the next time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Viewed {
+    /// The object with its status.
+    pub view: SessionView,
+    /// To be kept in the record, or with the operator for a session without one.
+    pub transitions: Transitions,
+}
+
+/// One session with everything its status may depend on.
+#[derive(Clone, Copy, Debug)]
+struct Scene<'a> {
+    input: &'a Input<'a>,
+    one: &'a Session,
+    plan: &'a SessionPlan,
+    facts: &'a Facts<'a>,
+}
+
+/// Draws a session.
+pub fn view(
+    input: &Input<'_>,
+    name: &SessionName,
+    one: &Session,
+    plan: &SessionPlan,
+    facts: &Facts<'_>,
+) -> Viewed {
+    let scene = Scene { input, one, plan, facts };
+    let drafts = conditions::all(&scene);
+    let phase = phase(&scene, &drafts);
+    let transitions = transitions(&scene, &drafts);
+    let generation = one.record.as_ref().map_or(0, |r| r.applied.generation);
+    let conditions = drafts.into_iter().map(|draft| Condition {
+        kind: draft.kind,
+        status: draft.status,
+        reason: draft.reason,
+        message: draft.message,
+        observed_generation: generation,
+        last_transition_time: transitions.get(&draft.kind).map_or(input.now, |(_, at)| *at),
+    });
+    let status = Status {
+        observed_generation: generation,
+        phase,
+        conditions: conditions.collect(),
+        container: container_view(&scene),
+        port: one.record.as_ref().and_then(|r| r.port),
+        address: address(&scene),
+        workspace: facts.workspace.to_owned(),
+        files: files(&scene),
+        retry: retry(&scene),
+        override_: override_(&scene),
+        queue_position: plan.queue,
+        source: source(&scene),
+        plan: format!("{name} {plan}"),
+        next_check: [plan.wake_at, facts.next_pass].into_iter().flatten().min(),
+    };
+    let view = SessionView {
+        api_version: "docket.dev/v1".to_owned(),
+        kind: "Session".to_owned(),
+        metadata: metadata(&scene, name),
+        spec: scene
+            .object()
+            .and_then(|object| object.raw.get("spec").cloned())
+            .unwrap_or_else(|| serde_json::json!({})),
+        status,
+    };
+    Viewed { view, transitions }
+}
+
+impl<'a> Scene<'a> {
+    fn record(&self) -> Option<&'a Record> {
+        self.one.record.as_ref()
+    }
+
+    /// The object as its author last wrote it: the wanted one, else the one in force.
+    fn object(&self) -> Option<&'a SessionObject> {
+        match (&self.one.want, self.record()) {
+            // What ends is what was in force; the same name wanted anew is another session.
+            (_, Some(record)) if record.ending.is_some() => Some(&record.applied.object),
+            (Want::Present { object, .. }, _) => Some(object),
+            (_, record) => record.map(|r| &r.applied.object),
+        }
+    }
+
+    /// The plan's cause, without the reason that stands before it in the plan's text.
+    fn cause(&self) -> String {
+        let cause = &self.plan.cause;
+        let reason = self.plan.reason.map(|reason| format!("{reason}: ")).unwrap_or_default();
+        cause.strip_prefix(&reason).unwrap_or(cause).to_owned()
+    }
+
+    fn ending(&self) -> bool {
+        self.record().is_some_and(|r| r.ending.is_some())
+    }
+
+    /// The newest container of this session's uid; `None` also if the engine is not seen.
+    fn current(&self) -> Option<&'a Container> {
+        let uid = &self.record()?.uid;
+        let all = self.one.containers.known()?;
+        all.iter().filter(|c| c.uid == *uid).max_by_key(|c| c.attempt)
+    }
+
+    fn failure(&self, operation: Operation) -> Option<&'a Failure> {
+        self.record()?.failures.get(&operation)
+    }
+
+    /// Why no container is wanted, if none is.
+    fn rests(&self) -> Option<Reason> {
+        let record = self.record()?;
+        if record.wanted_state() == crate::model::DesiredState::Stopped {
+            return Some(Reason::Stopped);
+        }
+        record.retired.as_ref().map(|retired| retired.reason)
+    }
+
+    fn plans(&self, which: impl Fn(&Action) -> bool) -> bool {
+        self.plan.actions.iter().any(which)
+    }
+
+    /// Whether something other than a background sync is done or about to be done.
+    fn at_work(&self) -> bool {
+        let background = Action::Sync { kind: SyncKind::Background };
+        self.plans(|action| *action != background && !is_note(action))
+            || self.facts.busy.is_some_and(|step| step != background.to_string())
+    }
+}
+
+/// Whether an action only writes something down.
+fn is_note(action: &Action) -> bool {
+    matches!(action, Action::NoteReady { .. } | Action::ClearFailures { .. })
+}
+
+/// The plan's phase, where the conditions do not tell more.
+fn phase(scene: &Scene<'_>, drafts: &[conditions::Draft]) -> Phase {
+    let is = |kind, status| drafts.iter().any(|d| d.kind == kind && d.status == status);
+    let refused = is(ConditionType::Accepted, Truth::False);
+    let sync_fails = scene.failure(Operation::Sync).is_some_and(|f| f.count > 0);
+    match scene.plan.phase {
+        Phase::Pending if scene.record().is_none() && refused => Phase::Rejected,
+        Phase::Running if !is(ConditionType::ContainerReady, Truth::True) => Phase::Starting,
+        Phase::Running if drafts.iter().any(conditions::Draft::is_update) => Phase::Updating,
+        Phase::Running if sync_fails || is(ConditionType::Healthy, Truth::False) => Phase::Degraded,
+        phase => phase,
+    }
+}
+
+fn transitions(scene: &Scene<'_>, drafts: &[conditions::Draft]) -> Transitions {
+    let remembered = scene.facts.remembered;
+    let before = match scene.record() {
+        Some(record) if remembered.is_empty() => &record.transitions,
+        _ => remembered,
+    };
+    let now = scene.input.now;
+    let since = |draft: &conditions::Draft| match before.get(&draft.kind) {
+        Some((status, at)) if *status == draft.status => *at,
+        _ => now,
+    };
+    drafts.iter().map(|draft| (draft.kind, (draft.status, since(draft)))).collect()
+}
+
+fn metadata(scene: &Scene<'_>, name: &SessionName) -> Metadata {
+    let record = scene.record();
+    let object = scene.object();
+    Metadata {
+        name: name.to_string(),
+        uid: record.map(|r| r.uid.to_string()).unwrap_or_default(),
+        generation: record.map_or(0, |r| r.applied.generation),
+        labels: object.map(|o| o.labels.clone()).unwrap_or_default(),
+        annotations: object.map(|o| o.annotations.clone()).unwrap_or_default(),
+        creation_timestamp: record.map(|r| r.created_at),
+        deletion_timestamp: record.and_then(|r| r.ending.as_ref()).map(|e| e.since),
+    }
+}
+
+/// The container there is, or what is remembered of the last one.
+fn container_view(scene: &Scene<'_>) -> Option<ContainerView> {
+    let record = scene.record()?;
+    let last_termination = record.last_termination.as_ref().map(TerminationView::from);
+    if let Some(seen) = scene.current() {
+        let detail = seen.detail.as_ref();
+        return Some(ContainerView {
+            id: seen.id.short().to_owned(),
+            name: seen.name.clone(),
+            attempt: seen.attempt,
+            state: state_text(seen.state).to_owned(),
+            started_at: detail.and_then(|d| d.started_at),
+            restarts: record.restarts,
+            last_termination,
+            image_id: detail.map(|d| d.image_id.clone()).unwrap_or_default(),
+        });
+    }
+    if record.attempt == 0 {
+        return None;
+    }
+    let gone = matches!(scene.one.containers, Look::Known(_));
+    Some(ContainerView {
+        id: String::new(),
+        name: container_name(scene.facts.prefix, &record.name, record.attempt),
+        attempt: record.attempt,
+        state: if gone { "removed" } else { "unknown" }.to_owned(),
+        started_at: None,
+        restarts: record.restarts,
+        last_termination,
+        image_id: String::new(),
+    })
+}
+
+/// The engine's word for a state.
+fn state_text(state: ContainerState) -> &'static str {
+    match state {
+        ContainerState::Created => "created",
+        ContainerState::Running => "running",
+        ContainerState::Paused => "paused",
+        ContainerState::Restarting => "restarting",
+        ContainerState::Exited => "exited",
+        ContainerState::Removing => "removing",
+        ContainerState::Dead => "dead",
+    }
+}
+
+/// Where it answers: as the engine publishes it, else as it is leased.
+fn address(scene: &Scene<'_>) -> Option<String> {
+    let record = scene.record()?;
+    let seen = scene.current().and_then(|c| c.detail.as_ref()).and_then(|d| d.published);
+    let leased = record
+        .port
+        .filter(|_| record.applied.resolved.container.port != 0)
+        .map(|port| SocketAddr::new(scene.facts.bind, port));
+    seen.or(leased).map(|address| address.to_string())
+}
+
+fn files(scene: &Scene<'_>) -> FilesView {
+    let Some(record) = scene.record() else { return FilesView::default() };
+    let files = &record.files;
+    FilesView {
+        total: files.total,
+        local: files.local,
+        lazy: files.lazy,
+        unsynced: files.unsynced,
+        unsynced_bytes: files.unsynced_bytes,
+        skipped: files.skipped,
+        last_sync: record.last_sync,
+        conflicts: files.conflicts,
+    }
+}
+
+/// The failing operation with the latest failure.
+fn retry(scene: &Scene<'_>) -> RetryView {
+    let latest = scene
+        .record()
+        .and_then(|record| record.failures.iter().max_by_key(|(_, failure)| failure.at));
+    let Some((operation, failure)) = latest else { return RetryView::default() };
+    RetryView {
+        operation: format!("{operation:?}"),
+        failures: failure.count,
+        not_before: (!failure.terminal).then_some(failure.not_before),
+        last_error: conditions::one_line(&failure.message),
+    }
+}
+
+fn override_(scene: &Scene<'_>) -> Option<OverrideView> {
+    let record = scene.record()?;
+    let state = record.state_override.as_ref().map(|o| o.value);
+    let suspend = record.suspend_override.as_ref().map(|o| o.value);
+    (state.is_some() || suspend.is_some()).then_some(OverrideView { state, suspend })
+}
+
+fn source(scene: &Scene<'_>) -> String {
+    let wanted = match &scene.one.want {
+        Want::Present { source, .. } => Some(source),
+        _ => None,
+    };
+    match wanted.or(scene.record().map(|r| &r.source)) {
+        Some(Source::File(path)) => path.clone(),
+        Some(Source::Applied) => "applied".to_owned(),
+        None => String::new(),
+    }
+}

@@ -69,11 +69,12 @@ where
         SyncKind::Background | SyncKind::PreStop => ScanMode::Quick,
         SyncKind::Final => ScanMode::Checksum,
     };
+    let there = place(record);
     let work = files::sync(
         &doors.workspaces,
         &doors.objects,
         &doors.clock,
-        &place(record),
+        &there,
         &record.applied.resolved.workspace,
         super::execute::owner_of(record),
         base.as_ref(),
@@ -115,11 +116,12 @@ where
     let lane = doors.lanes.of(&record.uid);
     let _turn = lane.turn.lock().await;
     let base = doors.book.base(&record.uid).await?;
+    let there = place(record);
     let work = files::hydrate(
         &doors.workspaces,
         &doors.objects,
         &doors.clock,
-        &place(record),
+        &there,
         &record.applied.resolved.workspace,
         super::execute::owner_of(record),
         base.as_ref(),
@@ -152,11 +154,8 @@ where
 {
     let Found { base, seen, remarks } = found;
     let moved = before != Some(&base);
-    let more = if moved {
-        vec![Write::Base(uid.clone(), Box::new(base.clone()))]
-    } else {
-        Vec::new()
-    };
+    let more =
+        if moved { vec![Write::Base(uid.clone(), Box::new(base.clone()))] } else { Vec::new() };
     let after = doors
         .book
         .update_with(uid, more, |record| {
@@ -171,4 +170,25 @@ where
         copy_record(doors, &after, Some(&base)).await;
     }
     Ok(())
+}
+
+/// Fetches files on request; the answer for people.
+///
+/// # Errors
+/// As a hydration's.
+pub async fn hydrate_paths<E, O, W, L, C>(
+    doors: &Doors<E, O, W, L, C>,
+    record: &Record,
+    paths: &[String],
+) -> Result<String, StepError>
+where
+    E: Engine,
+    O: Objects,
+    W: Workspaces,
+    L: Ledger,
+    C: Clock,
+{
+    let _ = paths;
+    hydrate(doors, record, &CancellationToken::new()).await?;
+    Ok("done".to_owned())
 }

@@ -198,6 +198,10 @@ pub struct SessionPlan {
     pub phase: Phase,
     /// Why anything is done, or why nothing is; one line.
     pub cause: String,
+    /// What stands in the way, for machines; `cause` says it for people.
+    pub reason: Option<Reason>,
+    /// Place in the queue, from 1, while a limit holds it back.
+    pub queue: Option<u64>,
     /// The steps.
     pub actions: Vec<Action>,
     /// When time alone changes the plan next.

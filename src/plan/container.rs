@@ -10,7 +10,7 @@ use crate::model::{
 
 use super::keep::{blocked, delta, short_of_space, wake};
 use super::scarce::Scarce;
-use super::{Closed, View, steps};
+use super::{Closed, View, held, queued, steps};
 
 /// How often a new spec may end before it was ready until it is rolled back.
 const ENDS_BEFORE_ROLLBACK: u32 = 3;
@@ -228,10 +228,10 @@ fn make(
         return plan;
     }
     if let Some(short) = short_of_space(view) {
-        return steps(Phase::Pending, short, actions);
+        return SessionPlan { actions, ..short };
     }
-    if let Err(queued) = scarce.take_start(view.input.policy) {
-        return steps(Phase::Pending, queued, actions);
+    if let Err(full) = scarce.take_start(view.input.policy) {
+        return queued(full, actions);
     }
     let port = actions
         .iter()
@@ -266,8 +266,8 @@ fn start(
     if let Err(closed) = view.gate(Operation::Start) {
         return give_up_or_wait(view, closed, Phase::Starting);
     }
-    if !restart && let Err(queued) = scarce.take_start(view.input.policy) {
-        return steps(Phase::Pending, queued, actions);
+    if !restart && let Err(full) = scarce.take_start(view.input.policy) {
+        return queued(full, actions);
     }
     actions.push(Action::StartContainer { target: Target::Seen(current.id.clone()), restart });
     let phase = if restart { Phase::Restarting } else { Phase::Starting };
@@ -306,17 +306,17 @@ pub(super) fn may_roll_back(record: &Record) -> bool {
 /// Somebody froze it: thawed, unless docket did it and the cause stands.
 fn paused(view: &View<'_>, current: &Container, mut actions: Vec<Action>) -> SessionPlan {
     if view.record.paused == Some(Reason::DiskPressure) && over_quota(view) {
-        return steps(
-            Phase::Degraded,
-            "DiskPressure: its workspace is over twice its quota",
-            actions,
-        );
+        return SessionPlan { actions, ..disk_pressure() };
     }
     if let Err(closed) = view.gate(Operation::Update) {
         return blocked(Phase::Degraded, &closed);
     }
     actions.push(Action::UnpauseContainer { id: current.id.clone() });
     steps(Phase::Degraded, "its container is paused", actions)
+}
+
+fn disk_pressure() -> SessionPlan {
+    held(Phase::Degraded, Reason::DiskPressure, "its workspace is over twice its quota")
 }
 
 fn over_quota(view: &View<'_>) -> bool {
@@ -333,11 +333,7 @@ fn watch(view: &View<'_>, current: &Container, mut actions: Vec<Action>) -> Sess
     if over_quota(view) {
         actions
             .push(Action::PauseContainer { id: current.id.clone(), reason: Reason::DiskPressure });
-        return steps(
-            Phase::Degraded,
-            "DiskPressure: its workspace is over twice its quota",
-            actions,
-        );
+        return SessionPlan { actions, ..disk_pressure() };
     }
     let wanted = record.applied.resolved.container.resources;
     let in_place = record.applied.resolved.update.strategy == UpdateStrategy::InPlaceOrRecreate;
@@ -403,7 +399,7 @@ fn starting(
     if view.gate(Operation::Stop).is_ok() {
         actions.push(stop(view, current, Reason::StartupTimeout));
     }
-    steps(Phase::Restarting, format!("StartupTimeout: {message}"), actions)
+    SessionPlan { actions, ..held(Phase::Restarting, Reason::StartupTimeout, message) }
 }
 
 fn ready(view: &View<'_>, mut actions: Vec<Action>) -> SessionPlan {
@@ -479,14 +475,17 @@ fn note_end(record: &Record, end: Termination) -> Vec<Action> {
         Some(code) => format!("ended with exit code {code}"),
         None => "ended".to_owned(),
     };
-    let reason = end.reason;
+    // Under an init, a command that cannot be executed starts well and ends with these codes.
+    let cannot_run = matches!(end.exit_code, Some(126 | 127))
+        && record.ready_generation < record.applied.generation;
+    let reason = if cannot_run { Reason::CommandInvalid } else { end.reason };
     actions.push(Action::NoteTermination(end));
     if counted {
         actions.push(Action::NoteFailure {
             operation: Operation::Run,
             reason,
             message,
-            terminal: false,
+            terminal: cannot_run,
         });
     }
     actions

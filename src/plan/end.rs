@@ -8,14 +8,14 @@ use crate::model::{
 
 use super::container::{self, Own, is_alive};
 use super::keep::blocked;
-use super::{View, idle, steps};
+use super::{View, held, idle, steps, unseen};
 
 /// Decides for a session that ends, or that begins to end for this cause.
 pub(super) fn end(view: &View<'_>, cause: Option<&str>) -> SessionPlan {
     let containers = match &view.one.containers {
         Look::Known(containers) => containers,
         Look::Unknown(why) => {
-            return idle(Phase::Terminating, format!("the engine is not seen: {why}"));
+            return unseen(Phase::Terminating, why);
         }
     };
     let mut actions = Vec::new();
@@ -86,16 +86,18 @@ fn final_sync(
             )));
         }
         (Look::Known(None), Some(_)) => {
-            return Err(Box::new(idle(
+            return Err(Box::new(held(
                 Phase::Terminating,
-                "WorkspaceMissing: the workspace directory is gone before it was synced; \
+                Reason::WorkspaceMissing,
+                "the workspace directory is gone before it was synced; \
                  `docket delete --discard` ends it",
             )));
         }
         (Look::Known(Some(seen)), Some(id)) if seen.id != id => {
-            return Err(Box::new(idle(
+            return Err(Box::new(held(
                 Phase::Terminating,
-                "WorkspaceReplaced: another directory stands where the workspace was; \
+                Reason::WorkspaceReplaced,
+                "another directory stands where the workspace was; \
                  `docket delete --discard` ends it",
             )));
         }

@@ -8,14 +8,14 @@ use crate::model::{
 
 use super::container::{self, Own};
 use super::scarce::{NoPort, Scarce};
-use super::{Closed, View, Want, idle, steps};
+use super::{Closed, View, Want, held, idle, steps, unseen};
 
 /// Decides for a session that is to stay.
 pub(super) fn keep(view: &View<'_>, scarce: &mut Scarce) -> SessionPlan {
     let containers = match &view.one.containers {
         Look::Known(containers) => containers,
         Look::Unknown(why) => {
-            return idle(Phase::Unknown, format!("the engine is not seen: {why}"));
+            return unseen(Phase::Unknown, why);
         }
     };
     if let Some(plan) = stray(view, containers) {
@@ -232,12 +232,8 @@ fn settled(view: &View<'_>, own: &Own<'_>, plan: SessionPlan) -> SessionPlan {
 }
 
 fn waiting(actions: &mut Vec<Action>, closed: &Closed) -> SessionPlan {
-    SessionPlan {
-        phase: if closed.until.is_some() { Phase::Preparing } else { Phase::Failed },
-        cause: format!("{}: {}", closed.reason, closed.message),
-        actions: std::mem::take(actions),
-        wake_at: closed.until,
-    }
+    let phase = if closed.until.is_some() { Phase::Preparing } else { Phase::Failed };
+    SessionPlan { actions: std::mem::take(actions), ..blocked(phase, closed) }
 }
 
 fn workspace(view: &View<'_>, actions: &mut Vec<Action>) -> Result<(), SessionPlan> {
@@ -250,13 +246,12 @@ fn workspace(view: &View<'_>, actions: &mut Vec<Action>) -> Result<(), SessionPl
     };
     match (record.workspace, seen) {
         (Some(id), Some(seen)) if seen.id != id => {
-            return Err(idle(
-                Phase::Degraded,
-                "WorkspaceReplaced: another directory stands where the workspace was",
-            ));
+            let message = "another directory stands where the workspace was";
+            return Err(held(Phase::Degraded, Reason::WorkspaceReplaced, message));
         }
         (Some(_), None) => {
-            return Err(idle(Phase::Degraded, "WorkspaceMissing: the workspace directory is gone"));
+            let message = "the workspace directory is gone";
+            return Err(held(Phase::Degraded, Reason::WorkspaceMissing, message));
         }
         (None, _) => {
             view.gate(Operation::Workspace).map_err(|closed| waiting(actions, &closed))?;
@@ -267,7 +262,7 @@ fn workspace(view: &View<'_>, actions: &mut Vec<Action>) -> Result<(), SessionPl
     if !record.hydrated {
         if let Some(short) = short_of_space(view) {
             let actions = std::mem::take(actions);
-            return Err(steps(Phase::Pending, short, actions));
+            return Err(SessionPlan { actions, ..short });
         }
         view.gate(Operation::Hydrate).map_err(|closed| waiting(actions, &closed))?;
         actions.push(Action::Hydrate);
@@ -276,13 +271,14 @@ fn workspace(view: &View<'_>, actions: &mut Vec<Action>) -> Result<(), SessionPl
 }
 
 /// Why nothing may be hydrated or started, if the disk is nearly full.
-pub(super) fn short_of_space(view: &View<'_>) -> Option<String> {
+pub(super) fn short_of_space(view: &View<'_>) -> Option<SessionPlan> {
     let space = view.input.space.known()?;
+    let message = format!("{} MiB are free, below minFree", space.free >> 20);
     view.input
         .policy
         .min_free
         .is_short(*space)
-        .then(|| format!("LowSpace: {} MiB are free, below minFree", space.free >> 20))
+        .then(|| held(Phase::Pending, Reason::LowSpace, message))
 }
 
 fn port(
@@ -313,26 +309,25 @@ fn port(
             actions.push(Action::LeasePort { port, instead_of: contested });
             Ok(())
         }
-        Err(NoPort::Exhausted) => {
+        Err(no_port) => {
+            let (reason, message) = match no_port {
+                NoPort::Exhausted => {
+                    (Reason::PoolExhausted, "every port of the range is taken".to_owned())
+                }
+                NoPort::InUse(owner) => {
+                    let by = owner.map_or("somebody else".to_owned(), |o| o.to_string());
+                    (Reason::PortInUse, format!("port {fixed} is held by {by}"))
+                }
+            };
             let actions = std::mem::take(actions);
-            Err(steps(Phase::Pending, "PoolExhausted: every port of the range is taken", actions))
-        }
-        Err(NoPort::InUse(owner)) => {
-            let actions = std::mem::take(actions);
-            let by = owner.map_or("somebody else".to_owned(), |o| o.to_string());
-            Err(steps(Phase::Pending, format!("PortInUse: port {fixed} is held by {by}"), actions))
+            Err(SessionPlan { actions, ..held(Phase::Pending, reason, message) })
         }
     }
 }
 
 /// A phase that only time or a change gets out of.
 pub(super) fn blocked(phase: Phase, closed: &Closed) -> SessionPlan {
-    SessionPlan {
-        phase,
-        cause: format!("{}: {}", closed.reason, closed.message),
-        actions: Vec::new(),
-        wake_at: closed.until,
-    }
+    SessionPlan { wake_at: closed.until, ..held(phase, closed.reason, &closed.message) }
 }
 
 /// Edits go back to the store now and then, whatever else goes on.

@@ -2,6 +2,7 @@
 //! the order of names, so that two sessions never get the same one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use crate::model::{
     ClassName, ContainerState, DesiredState, Look, Resolved, SessionName, Uid, UserName,
@@ -18,6 +19,20 @@ pub struct Scarce {
     starting: u32,
     updating: BTreeMap<ClassName, u32>,
     queue: u64,
+}
+
+/// A limit is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Full {
+    limit: String,
+    /// Place in the queue, from 1.
+    pub(super) place: u64,
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is reached: place {} in the queue", self.limit, self.place)
+    }
 }
 
 /// No port could be leased.
@@ -38,17 +53,17 @@ impl Scarce {
                 scarce.ports.insert(*port, None);
             }
         }
-        for (name, one) in input.sessions {
+        for (name, one) in &input.sessions {
             if let Look::Known(containers) = &one.containers {
                 for detail in containers.iter().filter_map(|c| c.detail.as_ref()) {
                     if let Some(published) = detail.published {
-                        scarce.ports.insert(published.port(), Some(name.clone()));
+                        scarce.ports.insert(published.port(), Some((*name).clone()));
                     }
                 }
             }
             let Some(record) = &one.record else { continue };
             if let Some(port) = record.port {
-                scarce.ports.insert(port, Some(name.clone()));
+                scarce.ports.insert(port, Some((*name).clone()));
             }
             let runs = record.wanted_state() == DesiredState::Running && record.retired.is_none();
             if runs || record.ending.is_some() {
@@ -71,18 +86,14 @@ impl Scarce {
     }
 
     /// A place among all sessions and among its user's.
-    pub(super) fn take_place(&mut self, policy: &Policy, user: &UserName) -> Result<(), String> {
+    pub(super) fn take_place(&mut self, policy: &Policy, user: &UserName) -> Result<(), Full> {
         let of_user = self.per_user.get(user).copied().unwrap_or_default();
-        let full = if policy.max_sessions > 0 && self.sessions >= policy.max_sessions {
-            Some(format!("limits.sessions ({}) is reached", policy.max_sessions))
-        } else if policy.max_per_user > 0 && of_user >= policy.max_per_user {
-            Some(format!("limits.perUser ({}) is reached for {user}", policy.max_per_user))
-        } else {
-            None
-        };
-        if let Some(full) = full {
-            self.queue += 1;
-            return Err(format!("{full}: place {} in the queue", self.queue));
+        if policy.max_sessions > 0 && self.sessions >= policy.max_sessions {
+            return Err(self.queue(format!("limits.sessions ({})", policy.max_sessions)));
+        }
+        if policy.max_per_user > 0 && of_user >= policy.max_per_user {
+            let limit = format!("limits.perUser ({}) of {user}", policy.max_per_user);
+            return Err(self.queue(limit));
         }
         self.sessions += 1;
         *self.per_user.entry(user.clone()).or_default() += 1;
@@ -90,16 +101,17 @@ impl Scarce {
     }
 
     /// Leave to start a container now.
-    pub(super) fn take_start(&mut self, policy: &Policy) -> Result<(), String> {
+    pub(super) fn take_start(&mut self, policy: &Policy) -> Result<(), Full> {
         if policy.max_starts > 0 && self.starting >= policy.max_starts {
-            self.queue += 1;
-            return Err(format!(
-                "limits.concurrentStarts ({}) is reached: place {} in the queue",
-                policy.max_starts, self.queue
-            ));
+            return Err(self.queue(format!("limits.concurrentStarts ({})", policy.max_starts)));
         }
         self.starting += 1;
         Ok(())
+    }
+
+    fn queue(&mut self, limit: String) -> Full {
+        self.queue += 1;
+        Full { limit, place: self.queue }
     }
 
     /// Leave to take a changed class into force now.

@@ -1,0 +1,427 @@
+//! A pass: what is dirty and not being worked on is decided, and its steps begin.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::apply::{Ran, StepError};
+use crate::model::{
+    Action, Container, ContainerState, Health, Look, Network, SessionName, SyncKind,
+};
+use crate::observe::{Full, One};
+use crate::plan::{Input, Scarce, Session, Want};
+use crate::world::{Clock, Engine, Ledger, Objects, Probe, Workspaces};
+
+use super::health::{Prober, Target};
+use super::{Inner, Operator, lanes};
+
+/// The same steps this often in a row: the loop spins, and is slowed down.
+const SPINS: u32 = 4;
+
+impl<E, O, W, L, P, C> Operator<E, O, W, L, P, C>
+where
+    E: Engine,
+    O: Objects,
+    W: Workspaces,
+    L: Ledger,
+    P: Probe,
+    C: Clock,
+{
+    /// Decides for every dirty session and begins its steps.
+    pub(super) fn pass(&mut self) {
+        let wall = self.doors.clock.now();
+        let now = Instant::now();
+        for (name, live) in &self.live {
+            let due = live.plan.wake_at.is_some_and(|at| at <= wall)
+                || live.not_before.is_some_and(|at| at <= now);
+            if due && live.main.is_none() {
+                self.dirty.insert(name.clone());
+            }
+        }
+        if self.dirty.is_empty() {
+            return;
+        }
+        let dirty = std::mem::take(&mut self.dirty);
+        for name in &dirty {
+            self.refresh(name);
+        }
+        let decided = self.decide(&dirty);
+        for (name, plan) in decided {
+            self.begin(&name, plan);
+        }
+        self.publish(&dirty);
+        self.forget_the_gone();
+    }
+
+    /// Everything the planner may see of a session, brought up to date.
+    fn refresh(&mut self, name: &SessionName) {
+        let record = self.doors.book.by_session(name);
+        let want = self.wants.of(name, record.as_deref());
+        let containers = match &self.containers_look {
+            Look::Known(()) => Look::Known(
+                self.containers.values().filter(|c| c.session == *name).cloned().collect(),
+            ),
+            Look::Unknown(why) => Look::Unknown(why.clone()),
+        };
+        let looks = self.looks;
+        let listed = matches!(self.containers_look, Look::Known(()));
+        let live = self.enliven(name);
+        if record.is_none() && live.session.record.is_none() && listed && looks > 0 {
+            live.trusted_from = 0;
+        }
+        live.session.want = want;
+        live.session.record = record.map(|record| (*record).clone());
+        live.session.containers = if live.trusted_from > 0 && listed {
+            Look::Unknown("an earlier step's outcome is not known yet".to_owned())
+        } else {
+            containers
+        };
+        self.tend_prober(name);
+    }
+
+    /// Plans for what is dirty and free. The scarce is counted over everything.
+    fn decide(
+        &mut self,
+        dirty: &std::collections::BTreeSet<SessionName>,
+    ) -> Vec<(SessionName, crate::model::SessionPlan)> {
+        let quarantine =
+            self.doors.quarantine.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let sessions: std::collections::BTreeMap<&SessionName, &Session> =
+            self.live.iter().map(|(name, live)| (name, &live.session)).collect();
+        let input = Input {
+            now: self.doors.clock.now(),
+            policy: &self.settings.policy,
+            sessions,
+            space: self.space.clone(),
+            quarantine: &quarantine,
+            engine_started: self.engine_started,
+        };
+        let mut scarce = Scarce::count(&input);
+        let now = Instant::now();
+        self.live
+            .iter()
+            .filter(|(name, live)| dirty.contains(*name) && live.main.is_none())
+            .filter(|(_, live)| live.not_before.is_none_or(|at| at <= now))
+            .map(|(name, live)| {
+                (name.clone(), crate::plan::session(&input, &mut scarce, &live.session))
+            })
+            .collect()
+    }
+
+    /// Hands a plan's steps to runners.
+    fn begin(&mut self, name: &SessionName, plan: crate::model::SessionPlan) {
+        let Some(live) = self.live.get_mut(name) else { return };
+        let repeated = !plan.actions.is_empty() && plan.actions == live.plan.actions;
+        live.repeats = if repeated { live.repeats + 1 } else { 0 };
+        live.not_before = None;
+        if live.repeats >= SPINS {
+            let wait =
+                Duration::from_millis(250 << live.repeats.min(SPINS + 5).saturating_sub(SPINS));
+            live.not_before = Some(Instant::now() + wait);
+            if live.repeats == SPINS {
+                tracing::warn!(session = %name, steps = %plan, "the same steps again and again; slowed down");
+            }
+        }
+        let (main, background) = lanes(&plan.actions);
+        live.plan = plan;
+        if background && !live.files {
+            self.begin_sync(name);
+        }
+        if !main.is_empty() {
+            self.begin_main(name, main);
+        }
+    }
+
+    fn begin_main(&mut self, name: &SessionName, actions: Vec<Action>) {
+        let Some(live) = self.live.get_mut(name) else { return };
+        tracing::info!("{name} {}", live.plan.to_string().trim_end());
+        let cancel = CancellationToken::new();
+        live.main = Some(cancel.clone());
+        let uid = live.session.record.as_ref().map(|record| record.uid.clone());
+        let ids = self
+            .containers
+            .values()
+            .filter(|c| c.session == *name)
+            .map(|c| c.id.clone())
+            .collect::<Vec<_>>();
+        let doors = Arc::clone(&self.doors);
+        let tell = self.tell.clone();
+        let name = name.clone();
+        tokio::spawn(async move {
+            let ran = crate::apply::run(&doors, &name, uid, &actions, &cancel).await;
+            let mut look: std::collections::BTreeSet<_> = ids.into_iter().collect();
+            look.extend(ran.touched.iter().cloned());
+            // Steps that touch neither engine nor workspace need no look.
+            let looks = !ran.touched.is_empty()
+                || ran.error.is_some()
+                || actions.iter().any(touches_workspace);
+            let record = ran.uid.as_ref().and_then(|uid| doors.book.get(uid));
+            let one = if looks {
+                let place = record.map(|r| (r.user.clone(), r.case.clone()));
+                let ids = look.into_iter().collect();
+                crate::observe::one(&doors.engine, &doors.workspaces, ids, place).await
+            } else {
+                One { containers: std::collections::BTreeMap::new(), workspace: None }
+            };
+            let _loop_is_gone = tell.send(Inner::Ran { name, ran, one });
+        });
+    }
+
+    pub(super) fn begin_sync(&mut self, name: &SessionName) {
+        let now = self.doors.clock.now();
+        let Some(live) = self.live.get_mut(name) else { return };
+        let Some(uid) = live.session.record.as_ref().map(|r| r.uid.clone()) else { return };
+        live.files = true;
+        live.session.sync_asked = false;
+        live.session.sync_tried = Some(now);
+        let doors = Arc::clone(&self.doors);
+        let tell = self.tell.clone();
+        let name = name.clone();
+        tokio::spawn(async move {
+            let never = CancellationToken::new();
+            let actions = [Action::Sync { kind: SyncKind::Background }];
+            let ran = crate::apply::run(&doors, &name, Some(uid), &actions, &never).await;
+            let error = ran.error.and_then(|(_, error)| match error {
+                StepError::Interrupted | StepError::NoRecord => None,
+                error => Some(error.to_string()),
+            });
+            let _loop_is_gone = tell.send(Inner::Synced { name, error });
+        });
+    }
+
+    pub(super) fn synced(&mut self, name: &SessionName, error: Option<String>) {
+        if let Some(error) = &error {
+            tracing::warn!(session = %name, %error, "a background sync failed");
+        }
+        if let Some(live) = self.live.get_mut(name) {
+            live.files = false;
+        }
+        self.finish_syncs(name, error);
+        self.dirty.insert(name.clone());
+    }
+
+    /// A main runner is done: what it touched was looked at, and the next plan follows.
+    pub(super) fn ran(&mut self, name: &SessionName, ran: &Ran, one: One) {
+        match &ran.error {
+            Some((step, error)) => {
+                tracing::warn!(session = %name, %step, %error, "a step failed");
+            }
+            None => tracing::debug!(session = %name, "its steps are done"),
+        }
+        let looks = self.looks;
+        let Some(live) = self.live.get_mut(name) else { return };
+        live.main = None;
+        if ran.unknown {
+            // Only a complete look that begins after this tells what became of it.
+            live.trusted_from = looks + 1;
+            self.look_again = true;
+        }
+        self.looked(name, one);
+        // A listing that is under way may have been made before these effects.
+        if self.looking && !ran.touched.is_empty() {
+            self.overtaken.insert(name.clone(), looks);
+        }
+        self.dirty.insert(name.clone());
+        if ran.error.is_none() && matches!(&self.live[name].session.want, Want::Gone { .. }) {
+            self.wants.ended(name);
+        }
+    }
+
+    /// A look at one session came back.
+    pub(super) fn looked(&mut self, name: &SessionName, one: One) {
+        for (id, look) in one.containers {
+            match look {
+                Look::Known(Some(container)) => {
+                    self.containers.insert(id, container);
+                }
+                Look::Known(None) => {
+                    self.containers.remove(&id);
+                }
+                // It stays as it was last seen, without its detail: the planner waits for it.
+                Look::Unknown(_) => {
+                    if let Some(container) = self.containers.get_mut(&id) {
+                        container.detail = None;
+                    }
+                    self.look_again = true;
+                }
+            }
+        }
+        if let (Some(workspace), Some(live)) = (one.workspace, self.live.get_mut(name)) {
+            live.session.workspace = workspace;
+        }
+        self.dirty.insert(name.clone());
+    }
+
+    /// A complete look came back.
+    pub(super) fn observed(&mut self, number: u64, full: Full) {
+        self.looking = false;
+        self.space = full.space;
+        self.engine_started = full.engine_started.or(self.engine_started);
+        for (name, look) in full.workspaces {
+            let overtaken = self.overtaken.contains_key(&name);
+            if let Some(live) = self.live.get_mut(&name)
+                && live.main.is_none()
+                && !overtaken
+            {
+                live.session.workspace = look;
+            }
+        }
+        match full.containers {
+            Look::Unknown(why) => {
+                self.look_failures = self.look_failures.saturating_add(1);
+                let wait = Duration::from_millis(250 << self.look_failures.min(5));
+                self.next_look = Instant::now() + wait.min(Duration::from_secs(5));
+                if self.look_failures == 1 {
+                    tracing::warn!(%why, "the engine is not seen; nothing is decided until it is");
+                }
+                self.containers_look = Look::Unknown(why);
+            }
+            Look::Known(listed) => {
+                if self.look_failures > 0 {
+                    tracing::info!("the engine is seen again");
+                }
+                self.look_failures = 0;
+                self.next_look = Instant::now() + self.settings.tick;
+                self.merge(number, listed);
+                self.containers_look = Look::Known(());
+                let _nobody_listens = self.last_pass.send(Some(self.doors.clock.now()));
+            }
+        }
+        self.overtaken.clear();
+        self.dirty.extend(self.live.keys().cloned());
+        let strangers: Vec<SessionName> =
+            self.containers.values().map(|c| c.session.clone()).collect();
+        self.dirty.extend(strangers);
+        self.dirty.extend(self.wants.names());
+    }
+
+    /// Takes a listing in, except where a runner has been or is at work since it began.
+    fn merge(
+        &mut self,
+        number: u64,
+        listed: std::collections::BTreeMap<crate::model::ContainerId, Container>,
+    ) {
+        let busy = |this: &Self, name: &SessionName| {
+            this.live.get(name).is_some_and(|live| live.main.is_some())
+                || this.overtaken.contains_key(name)
+        };
+        let mut merged = std::mem::take(&mut self.containers);
+        merged.retain(|_, container| busy(self, &container.session));
+        let mut again = false;
+        for (id, container) in listed {
+            if busy(self, &container.session) {
+                again = true;
+                continue;
+            }
+            merged.insert(id, container);
+        }
+        self.containers = merged;
+        for (name, live) in &mut self.live {
+            if live.trusted_from > 0
+                && live.trusted_from <= number
+                && !self.overtaken.contains_key(name)
+            {
+                live.trusted_from = 0;
+            } else if live.trusted_from > 0 && live.main.is_none() {
+                again = true;
+            }
+        }
+        if again && self.live.values().any(|live| live.trusted_from > 0 && live.main.is_none()) {
+            self.look_again = true;
+        }
+    }
+
+    /// Starts, keeps or ends the prober of a session's running container.
+    fn tend_prober(&mut self, name: &SessionName) {
+        let target = self.probe_target(name);
+        let Some(live) = self.live.get_mut(name) else { return };
+        let same = match (&live.prober, &target) {
+            (Some(prober), Some(target)) => prober.target == *target,
+            (None, None) => true,
+            _ => false,
+        };
+        if !same {
+            live.prober = target.map(|target| {
+                Prober::start(Arc::clone(&self.probe), name.clone(), target, self.tell.clone())
+            });
+        }
+        match &live.prober {
+            Some(prober) => {
+                live.session.health = prober.health.clone();
+                live.session.probed_for = prober.began.elapsed();
+            }
+            None => {
+                live.session.health = Health::Unknown;
+                live.session.probed_for = Duration::ZERO;
+            }
+        }
+    }
+
+    fn probe_target(&self, name: &SessionName) -> Option<Target> {
+        let record = self.live.get(name)?.session.record.as_ref()?;
+        let spec = &record.applied.resolved;
+        if spec.container.port == 0 || record.wanted_suspend() || record.ending.is_some() {
+            return None;
+        }
+        let current = self
+            .containers
+            .values()
+            .filter(|c| c.uid == record.uid)
+            .max_by_key(|c| c.attempt)
+            .filter(|c| c.state == ContainerState::Running)?;
+        let detail = current.detail.as_ref()?;
+        let local = self.doors.identity.bind.is_loopback();
+        let inner = detail
+            .inner
+            .filter(|_| local && spec.container.network != Network::None)
+            .map(|ip| std::net::SocketAddr::new(ip, spec.container.port));
+        Some(Target {
+            id: current.id.clone(),
+            started_at: detail.started_at,
+            published: detail.published,
+            inner,
+            spec: spec.health.clone(),
+        })
+    }
+
+    /// Sessions of which nothing is wanted, remembered or seen any more.
+    fn forget_the_gone(&mut self) {
+        let gone: Vec<SessionName> = self
+            .live
+            .iter()
+            .filter(|(name, live)| {
+                live.main.is_none()
+                    && !live.files
+                    && live.session.record.is_none()
+                    && !self.wants.knows(name)
+                    && !self.containers.values().any(|c| c.session == **name)
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
+        if gone.is_empty() {
+            return;
+        }
+        for name in &gone {
+            self.live.remove(name);
+            self.wants.ended(name);
+        }
+        self.sessions.send_modify(|snapshot| {
+            let all = Arc::make_mut(snapshot);
+            for name in &gone {
+                all.remove(name);
+            }
+        });
+    }
+}
+
+fn touches_workspace(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::CreateWorkspace
+            | Action::TrashWorkspace
+            | Action::EmptyTrash
+            | Action::Rebuild { .. }
+    )
+}

@@ -1,0 +1,615 @@
+//! What the sources say, session by session: present, held or gone. Pure but for the memory of
+//! what was seen before; the time is a value.
+//!
+//! 1. Objects are collected from every file that parses and from what was applied.
+//! 2. Each session is resolved with its class; two of one name, or two of one (user, case), are
+//!    settled so that nothing ever flips.
+//! 3. A session with a record and without an object is held while anything is unclear, and is
+//!    gone only when its absence is proven and the prune guard lets it go.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+
+use crate::model::{
+    CaseName, ClassName, ClassObject, Prune, Reason, Record, SessionName, SessionObject, Source,
+    Timestamp, UserName,
+};
+use crate::plan::{Refused, Want};
+use crate::spec::Object;
+use crate::world::{Clock, Engine, Ledger, Objects, Probe, Workspaces};
+
+use super::handle::{Answer, Refusal, SourceView};
+use super::{Operator, Settings};
+
+/// Files that vanish within this long count together.
+const WAVE: TimeDelta = TimeDelta::seconds(60);
+
+/// When a wave of vanished files is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PruneGuard {
+    /// So many sessions.
+    pub at_least: u32,
+    /// And so many per cent of all that files own.
+    pub percent: u32,
+}
+
+/// One file of the watched directory.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SourceFile {
+    /// It parses as a whole.
+    Parsed {
+        /// Its objects.
+        objects: Vec<Object>,
+        /// Short hash of its contents.
+        revision: String,
+    },
+    /// It does not: `file:line:column: message` each.
+    Invalid(Vec<String>),
+    /// It is there and cannot be read.
+    Unreadable(String),
+}
+
+/// A complete listing of the watched directory, or why there is none.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sources {
+    /// Where it is, for people.
+    pub root: String,
+    /// Why nothing may be concluded, if so.
+    pub trouble: Option<String>,
+    /// Files by path relative to the root.
+    pub files: BTreeMap<String, SourceFile>,
+}
+
+/// What a listing has to be compared with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Around<'a> {
+    sources: Option<&'a Sources>,
+    applied: &'a BTreeMap<String, String>,
+    records: &'a BTreeMap<SessionName, Arc<Record>>,
+    settings: &'a Settings,
+    now: Timestamp,
+}
+
+/// The wants of all sessions, and what was seen before.
+#[derive(Clone, Debug)]
+pub(super) struct Wants {
+    decided: BTreeMap<SessionName, Want>,
+    classes: BTreeMap<ClassName, ClassObject>,
+    class_sources: BTreeMap<ClassName, Source>,
+    owners: BTreeMap<String, String>,
+    vanished: BTreeMap<SessionName, Timestamp>,
+    held: BTreeSet<SessionName>,
+    confirmed: BTreeSet<SessionName>,
+}
+
+impl Wants {
+    pub(super) fn new(confirmed: BTreeSet<SessionName>) -> Wants {
+        Wants {
+            decided: BTreeMap::new(),
+            classes: BTreeMap::new(),
+            class_sources: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            vanished: BTreeMap::new(),
+            held: BTreeSet::new(),
+            confirmed,
+        }
+    }
+
+    /// What is wanted of a session. What nobody ever named is not wanted.
+    pub(super) fn of(&self, name: &SessionName, record: Option<&Record>) -> Want {
+        match (self.decided.get(name), record) {
+            (Some(want), _) => want.clone(),
+            (None, Some(_)) => held(Reason::SourceUnreadable, "the sources were not listed yet"),
+            (None, None) => Want::Gone { cause: "no source names it".to_owned() },
+        }
+    }
+
+    pub(super) fn knows(&self, name: &SessionName) -> bool {
+        self.decided.get(name).is_some_and(|want| !matches!(want, Want::Gone { .. }))
+    }
+
+    pub(super) fn names(&self) -> Vec<SessionName> {
+        self.decided.keys().cloned().collect()
+    }
+
+    /// A session is over: nothing of it is remembered.
+    pub(super) fn ended(&mut self, name: &SessionName) {
+        if matches!(self.decided.get(name), Some(Want::Gone { .. })) {
+            self.decided.remove(name);
+            self.vanished.remove(name);
+            self.confirmed.remove(name);
+        }
+    }
+
+    pub(super) fn confirmed(&self) -> &BTreeSet<SessionName> {
+        &self.confirmed
+    }
+
+    pub(super) fn confirm(&mut self, names: &BTreeSet<SessionName>) {
+        self.confirmed.extend(names.iter().cloned());
+    }
+
+    /// Sessions whose end waits for `docket confirm-prune`.
+    pub(super) fn held_for_prune(&self) -> BTreeSet<SessionName> {
+        self.decided
+            .iter()
+            .filter(|(_, want)| {
+                matches!(want, Want::Held { prune: true, reason, .. } if *reason != Reason::PruneDisabled)
+            })
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// The file that owns `session/x` or `sessionclass/y`, if one does.
+    pub(super) fn file_that_owns(&self, key: &str) -> Option<String> {
+        self.owners.get(key).cloned()
+    }
+
+    /// Objects of `docket apply -f`, as `kind/name` and JSON text.
+    pub(super) fn parse_applied(
+        &self,
+        files: &[(String, String)],
+    ) -> Answer<Vec<(String, String)>> {
+        let mut all = Vec::new();
+        for object in parse_all(files)? {
+            let (key, raw) = match &object {
+                Object::Session(session) => (format!("session/{}", session.name), &session.raw),
+                Object::Class(class) => (format!("sessionclass/{}", class.name), &class.raw),
+            };
+            all.push((key, raw.to_string()));
+        }
+        Ok(all)
+    }
+
+    /// The wants as if these files were applied, or were all there is.
+    #[expect(clippy::too_many_arguments, reason = "everything a listing is compared with")]
+    pub(super) fn imagine(
+        &self,
+        files: &[(String, String)],
+        whole: bool,
+        sources: Option<&Sources>,
+        applied: &BTreeMap<String, String>,
+        settings: &Settings,
+        records: &BTreeMap<SessionName, Arc<Record>>,
+        now: Timestamp,
+    ) -> Answer<BTreeMap<SessionName, Want>> {
+        let objects = parse_all(files)?;
+        let new: BTreeSet<String> = objects.iter().map(key_of).collect();
+        let mut imagined = Sources {
+            root: sources.map_or(String::new(), |sources| sources.root.clone()),
+            trouble: None,
+            files: BTreeMap::new(),
+        };
+        if !whole && let Some(sources) = sources {
+            imagined = sources.clone();
+            for file in imagined.files.values_mut() {
+                if let SourceFile::Parsed { objects, .. } = file {
+                    objects.retain(|object| !new.contains(&key_of(object)));
+                }
+            }
+        }
+        let given = SourceFile::Parsed { objects, revision: String::new() };
+        imagined.files.insert("(given)".to_owned(), given);
+        let mut applied = applied.clone();
+        applied.retain(|key, _| !new.contains(key));
+        let mut wants = self.clone();
+        wants.decide(&Around {
+            sources: Some(&imagined),
+            applied: &applied,
+            records,
+            settings,
+            now,
+        });
+        Ok(wants.decided)
+    }
+
+    /// Rows of `docket get sources`.
+    pub(super) fn sources(
+        &self,
+        sources: Option<&Sources>,
+        applied: &BTreeMap<String, String>,
+    ) -> Vec<SourceView> {
+        let mut rows = Vec::new();
+        let Some(sources) = sources else { return rows };
+        if let Some(trouble) = &sources.trouble {
+            rows.push(SourceView {
+                source: sources.root.clone(),
+                state: "Unreadable".to_owned(),
+                revision: String::new(),
+                objects: Vec::new(),
+                errors: vec![trouble.clone()],
+            });
+        }
+        for (path, file) in &sources.files {
+            let (state, revision, objects, errors) = match file {
+                SourceFile::Parsed { objects, revision } => {
+                    ("Ok", revision.clone(), objects.iter().map(key_of).collect(), Vec::new())
+                }
+                SourceFile::Invalid(errors) => {
+                    ("Invalid", String::new(), Vec::new(), errors.clone())
+                }
+                SourceFile::Unreadable(error) => {
+                    ("Unreadable", String::new(), Vec::new(), vec![error.clone()])
+                }
+            };
+            let (source, state) = (path.clone(), state.to_owned());
+            rows.push(SourceView { source, state, revision, objects, errors });
+        }
+        if !applied.is_empty() {
+            rows.push(SourceView {
+                source: "applied".to_owned(),
+                state: "Ok".to_owned(),
+                revision: String::new(),
+                objects: applied.keys().cloned().collect(),
+                errors: Vec::new(),
+            });
+        }
+        rows
+    }
+
+    /// Decides anew. Returns the sessions whose want changed.
+    pub(super) fn decide(&mut self, around: &Around<'_>) -> BTreeSet<SessionName> {
+        let Some(sources) = around.sources else { return BTreeSet::new() };
+        let found = self.collect(sources, around.applied);
+        let mut decided = BTreeMap::new();
+        for (name, candidates) in &found.sessions {
+            decided.insert(name.clone(), self.present(name, candidates, around));
+        }
+        settle_workspaces(&mut decided, around.records);
+        let missing: Vec<(&SessionName, &Arc<Record>)> =
+            around.records.iter().filter(|(name, _)| !decided.contains_key(*name)).collect();
+        self.remember_vanished(&missing, &found, sources, around.now);
+        let wave = self.wave(around);
+        for (name, record) in missing {
+            let want = self.absent(name, record, &found, sources, wave);
+            decided.insert(name.clone(), want);
+        }
+        let changed = decided
+            .iter()
+            .filter(|(name, want)| self.decided.get(*name) != Some(*want))
+            .map(|(name, _)| name.clone())
+            .chain(self.decided.keys().filter(|name| !decided.contains_key(*name)).cloned())
+            .collect();
+        self.held = decided
+            .iter()
+            .filter(|(_, want)| matches!(want, Want::Held { reason: Reason::PruneGuard, .. }))
+            .map(|(name, _)| name.clone())
+            .collect();
+        self.vanished.retain(|name, _| around.records.contains_key(name));
+        self.decided = decided;
+        changed
+    }
+
+    /// Every object there is. Classes whose file is broken stay as they were.
+    fn collect(&mut self, sources: &Sources, applied: &BTreeMap<String, String>) -> Found {
+        let mut found = Found::default();
+        for (path, file) in &sources.files {
+            match file {
+                SourceFile::Parsed { objects, .. } => {
+                    for object in objects {
+                        found.take(object, &Source::File(path.clone()));
+                    }
+                }
+                SourceFile::Invalid(errors) => {
+                    let first = errors.first().cloned().unwrap_or_default();
+                    found.broken.insert(path.clone(), (Reason::InvalidSpec, first));
+                }
+                SourceFile::Unreadable(error) => {
+                    found.broken.insert(path.clone(), (Reason::SourceUnreadable, error.clone()));
+                }
+            }
+        }
+        for text in applied.values() {
+            for object in parse("applied", text).unwrap_or_default() {
+                found.take(&object, &Source::Applied);
+            }
+        }
+        let mut classes = BTreeMap::new();
+        let mut class_sources = BTreeMap::new();
+        for (name, candidates) in &found.classes {
+            // Two of one name: the one in force stays, and if there is none, neither is.
+            let kept = if candidates.len() == 1 { candidates.first().cloned() } else { None };
+            let before =
+                || Some((self.classes.get(name)?.clone(), self.class_sources.get(name)?.clone()));
+            if let Some((class, source)) = kept.or_else(before) {
+                classes.insert(name.clone(), class);
+                class_sources.insert(name.clone(), source);
+            }
+        }
+        for (name, class) in &self.classes {
+            let source = self.class_sources.get(name);
+            let unclear = sources.trouble.is_some()
+                || matches!(source, Some(Source::File(path)) if found.broken.contains_key(path));
+            if !classes.contains_key(name) && unclear {
+                classes.insert(name.clone(), class.clone());
+                class_sources.extend(source.map(|source| (name.clone(), source.clone())));
+            }
+        }
+        self.classes = classes;
+        self.class_sources = class_sources;
+        self.owners = found.owners();
+        found
+    }
+
+    /// A session that at least one source names.
+    fn present(
+        &self,
+        name: &SessionName,
+        candidates: &[(SessionObject, Source)],
+        around: &Around<'_>,
+    ) -> Want {
+        let [(object, source)] = candidates else {
+            let places: Vec<String> = candidates.iter().map(|(_, s)| source_text(s)).collect();
+            let message = format!("{name} is in {}: both are held", places.join(" and "));
+            return held(Reason::DuplicateName, &message);
+        };
+        let resolved = match self.classes.get(&object.class) {
+            None => Err(Refused {
+                reason: Reason::ClassNotFound,
+                message: format!("there is no class `{}`", object.class),
+            }),
+            Some(class) => crate::spec::resolve(object, class, &around.settings.policy.bounds)
+                .map(Box::new)
+                .map_err(|refusals| refused(&refusals)),
+        };
+        let class_hash = self.classes.get(&object.class).map_or("", |class| &class.hash).to_owned();
+        let record = around.records.get(name);
+        let moved = record.is_some_and(|record| {
+            record.ending.is_none() && (record.user != object.user || record.case != object.case)
+        });
+        let resolved = if moved {
+            Err(Refused {
+                reason: Reason::InvalidSpec,
+                message: "user and case of a session cannot change: delete it and make another"
+                    .to_owned(),
+            })
+        } else {
+            resolved
+        };
+        Want::Present {
+            object: Box::new(object.clone()),
+            source: source.clone(),
+            class_hash,
+            resolved,
+        }
+    }
+
+    fn remember_vanished(
+        &mut self,
+        missing: &[(&SessionName, &Arc<Record>)],
+        found: &Found,
+        sources: &Sources,
+        now: Timestamp,
+    ) {
+        let mut still = BTreeSet::new();
+        for (name, record) in missing {
+            if found.why_unclear(record, sources).is_none() && !record.source_unseen {
+                self.vanished.entry((*name).clone()).or_insert(now);
+                still.insert((*name).clone());
+            }
+        }
+        self.vanished.retain(|name, _| still.contains(name));
+    }
+
+    /// Whether the sessions that vanished lately are a wave that is held.
+    fn wave(&self, around: &Around<'_>) -> bool {
+        let guard = around.settings.prune;
+        let of_files = |name: &SessionName| {
+            around.records.get(name).is_some_and(|r| matches!(r.source, Source::File(_)))
+        };
+        let recent = self
+            .vanished
+            .iter()
+            .filter(|(name, at)| {
+                of_files(name) && (around.now - **at < WAVE || self.held.contains(*name))
+            })
+            .count() as u64;
+        let all = around.records.keys().filter(|name| of_files(name)).count() as u64;
+        recent > 0
+            && recent >= u64::from(guard.at_least)
+            && recent * 100 >= u64::from(guard.percent) * all
+    }
+
+    /// A session with a record that no source names.
+    fn absent(
+        &self,
+        name: &SessionName,
+        record: &Record,
+        found: &Found,
+        sources: &Sources,
+        wave: bool,
+    ) -> Want {
+        if let Some((reason, message)) = found.why_unclear(record, sources) {
+            return held(reason, &message);
+        }
+        let confirmed = self.confirmed.contains(name);
+        let prune = |reason, message: String| Want::Held { reason, message, prune: true };
+        if record.source_unseen && !confirmed {
+            let message = "rebuilt after a loss of state, and its source was not seen since";
+            return prune(Reason::SourceUnknown, message.to_owned());
+        }
+        let Source::File(path) = &record.source else {
+            return Want::Gone { cause: "it was deleted".to_owned() };
+        };
+        match record.applied.object.prune() {
+            Prune::Disabled => prune(
+                Reason::PruneDisabled,
+                format!("{path} is gone, and docket.dev/prune is disabled"),
+            ),
+            Prune::Confirm if !confirmed => prune(
+                Reason::ConfirmationRequired,
+                format!("{path} is gone; `docket confirm-prune` ends it"),
+            ),
+            _ if !confirmed && (self.held.contains(name) || wave) => prune(
+                Reason::PruneGuard,
+                format!("{path} is gone with many others; `docket confirm-prune` ends it"),
+            ),
+            _ => Want::Gone { cause: format!("{path} is gone") },
+        }
+    }
+}
+
+/// All objects by name, and the files nothing can be read from.
+#[derive(Debug, Default)]
+struct Found {
+    sessions: BTreeMap<SessionName, Vec<(SessionObject, Source)>>,
+    classes: BTreeMap<ClassName, Vec<(ClassObject, Source)>>,
+    broken: BTreeMap<String, (Reason, String)>,
+}
+
+impl Found {
+    fn take(&mut self, object: &Object, source: &Source) {
+        match object {
+            Object::Session(session) => self
+                .sessions
+                .entry(session.name.clone())
+                .or_default()
+                .push((session.clone(), source.clone())),
+            Object::Class(class) => self
+                .classes
+                .entry(class.name.clone())
+                .or_default()
+                .push((class.clone(), source.clone())),
+        }
+    }
+
+    fn owners(&self) -> BTreeMap<String, String> {
+        let file = |source: &Source| match source {
+            Source::File(path) => Some(path.clone()),
+            Source::Applied => None,
+        };
+        let sessions = self.sessions.iter().flat_map(|(name, all)| {
+            all.iter().filter_map(move |(_, s)| Some((format!("session/{name}"), file(s)?)))
+        });
+        let classes = self.classes.iter().flat_map(|(name, all)| {
+            all.iter().filter_map(move |(_, s)| Some((format!("sessionclass/{name}"), file(s)?)))
+        });
+        sessions.chain(classes).collect()
+    }
+
+    /// Why nothing can be said of a session that no source names.
+    fn why_unclear(&self, record: &Record, sources: &Sources) -> Option<(Reason, String)> {
+        if let (Some(trouble), true) =
+            (&sources.trouble, record.source_unseen || matches!(record.source, Source::File(_)))
+        {
+            return Some((Reason::SourceUnreadable, trouble.clone()));
+        }
+        match &record.source {
+            Source::File(path) => self.broken.get(path).cloned(),
+            Source::Applied => None,
+        }
+        .or_else(|| {
+            let any = self.broken.iter().next().filter(|_| record.source_unseen)?;
+            Some((Reason::SourceUnreadable, format!("{} cannot be read: {}", any.0, any.1.1)))
+        })
+    }
+}
+
+/// (user, case) is unique: the session that has the record keeps it, else the first by source.
+fn settle_workspaces(
+    decided: &mut BTreeMap<SessionName, Want>,
+    records: &BTreeMap<SessionName, Arc<Record>>,
+) {
+    let mut owners: BTreeMap<(UserName, CaseName), SessionName> = records
+        .iter()
+        .map(|(name, record)| ((record.user.clone(), record.case.clone()), name.clone()))
+        .collect();
+    let mut order: Vec<(Source, SessionName)> = decided
+        .iter()
+        .filter_map(|(name, want)| match want {
+            Want::Present { source, .. } => Some((source.clone(), name.clone())),
+            _ => None,
+        })
+        .collect();
+    order.sort();
+    for (_, name) in order {
+        let Some(Want::Present { object, resolved, .. }) = decided.get_mut(&name) else { continue };
+        let key = (object.user.clone(), object.case.clone());
+        let owner = owners.entry(key).or_insert_with(|| name.clone());
+        if *owner != name {
+            *resolved = Err(Refused {
+                reason: Reason::WorkspaceInUse,
+                message: format!(
+                    "the workspace of {} and {} belongs to session {owner}",
+                    object.user, object.case
+                ),
+            });
+        }
+    }
+}
+
+fn held(reason: Reason, message: &str) -> Want {
+    Want::Held { reason, message: message.to_owned(), prune: false }
+}
+
+fn source_text(source: &Source) -> String {
+    match source {
+        Source::File(path) => path.clone(),
+        Source::Applied => "what was applied".to_owned(),
+    }
+}
+
+fn key_of(object: &Object) -> String {
+    match object {
+        Object::Session(session) => format!("session/{}", session.name),
+        Object::Class(class) => format!("sessionclass/{}", class.name),
+    }
+}
+
+fn refused(refusals: &[crate::spec::Refusal]) -> Refused {
+    let reason = refusals.first().map_or(Reason::InvalidSpec, |refusal| refusal.reason);
+    let messages: Vec<String> = refusals.iter().map(|refusal| refusal.message.clone()).collect();
+    Refused { reason, message: messages.join("; ") }
+}
+
+fn parse(name: &str, text: &str) -> Result<Vec<Object>, Vec<String>> {
+    let parsed = crate::spec::parse_file(name, text.as_bytes());
+    if parsed.complaints.is_empty() {
+        Ok(parsed.objects.into_iter().map(|located| located.object).collect())
+    } else {
+        Err(parsed.complaints.iter().map(ToString::to_string).collect())
+    }
+}
+
+fn parse_all(files: &[(String, String)]) -> Answer<Vec<Object>> {
+    let mut objects = Vec::new();
+    let mut complaints = Vec::new();
+    for (name, text) in files {
+        match parse(name, text) {
+            Ok(more) => objects.extend(more),
+            Err(more) => complaints.extend(more),
+        }
+    }
+    if complaints.is_empty() { Ok(objects) } else { Err(Refusal::Invalid(complaints.join("\n"))) }
+}
+
+impl<E, O, W, L, P, C> Operator<E, O, W, L, P, C>
+where
+    E: Engine,
+    O: Objects,
+    W: Workspaces,
+    L: Ledger,
+    P: Probe,
+    C: Clock,
+{
+    /// Decides anew what the sources say, and marks what changed.
+    pub(super) fn reconsider(&mut self) {
+        let records = self.doors.book.by_name();
+        let changed = self.wants.decide(&Around {
+            sources: self.sources.as_ref(),
+            applied: &self.applied,
+            records: &records,
+            settings: &self.settings,
+            now: self.doors.clock.now(),
+        });
+        for name in &changed {
+            // What it is doing may not be wanted any more: it stops before the next step.
+            if let Some(cancel) = self.live.get(name).and_then(|live| live.main.as_ref()) {
+                cancel.cancel();
+            }
+        }
+        self.dirty.extend(changed);
+    }
+}
