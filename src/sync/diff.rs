@@ -9,7 +9,7 @@ use crate::model::{
 };
 
 use super::keys::conflict_path;
-use super::stub::{stub_of, stub_path, stub_text};
+use super::stub::{stub_of, stub_text};
 use super::{sum, tree};
 
 /// What the diff must know besides the three sides.
@@ -116,7 +116,7 @@ pub struct Plan {
     /// Stubs that stand for nothing any more.
     pub stale_stubs: BTreeMap<RelPath, Stamp>,
     /// Stubs here, so that they are not taken for the tenant's files.
-    pub stubs: BTreeSet<RelPath>,
+    pub stubs: BTreeMap<RelPath, Stamp>,
     /// The tree of the next manifest.
     pub tree: Tree,
     /// What of it is missing here.
@@ -180,7 +180,7 @@ struct Work<'a> {
 impl Work<'_> {
     fn find_stubs(&mut self) {
         for (at, entry) in &self.scan.entries {
-            let LocalKind::File { sha256: Some(found), .. } = entry.kind else { continue };
+            let LocalKind::File { sha256: Some(found), stamp } = entry.kind else { continue };
             let Some(path) = stub_of(at) else { continue };
             if self.remote.files.contains_key(at) || self.base.files.contains_key(at) {
                 continue; // An own file of that name wins.
@@ -193,7 +193,7 @@ impl Work<'_> {
                 says(size, &row.storage_key)
             });
             if of_base || of_row {
-                self.plan.stubs.insert(at.clone());
+                self.plan.stubs.insert(at.clone(), stamp);
             }
         }
     }
@@ -205,7 +205,7 @@ impl Work<'_> {
             self.keep(path, base);
             return;
         }
-        let entry = self.scan.entries.get(path).filter(|_| !self.plan.stubs.contains(path));
+        let entry = self.scan.entries.get(path).filter(|_| !self.plan.stubs.contains_key(path));
         match entry.map(|entry| (&entry.kind, entry.mode)) {
             None => self.nothing_here(path, base, row),
             Some((LocalKind::File { sha256: Some(sha256), stamp }, mode)) => {
@@ -504,9 +504,9 @@ impl Work<'_> {
 
     /// A stub whose file is here, gone or another by now stands for nothing.
     fn drop_stale_stubs(&mut self) {
-        for at in &self.plan.stubs {
-            let Some(entry) = self.scan.entries.get(at) else { continue };
-            let LocalKind::File { sha256, stamp } = entry.kind else { continue };
+        for (at, stamp) in &self.plan.stubs {
+            let kind = self.scan.entries.get(at).map(|entry| &entry.kind);
+            let Some(LocalKind::File { sha256, .. }) = kind else { continue };
             let Some(path) = stub_of(at) else { continue };
             let text = match (self.plan.agreed.get(&path), self.plan.changes.get(&path)) {
                 (Some(base), _) if base.stamp.is_none() => {
@@ -519,8 +519,8 @@ impl Work<'_> {
                 (_, Some(Change::Fetch { .. })) => continue,
                 _ => None,
             };
-            if text.map(|text| sum(text.as_bytes())) != sha256 {
-                self.plan.stale_stubs.insert(at.clone(), stamp);
+            if text.map(|text| sum(text.as_bytes())) != *sha256 {
+                self.plan.stale_stubs.insert(at.clone(), *stamp);
             }
         }
     }
@@ -530,7 +530,7 @@ impl Work<'_> {
         let unseen = |path: &RelPath| self.is_unseen(path);
         let mut next = tree::merge(&self.base.tree, &local, &self.remote.tree, unseen);
         let files = self.next_paths().into_iter().map(|path| (path, ())).collect();
-        tree::without_collisions(&mut next, &files, |path| self.plan.stubs.contains(path));
+        tree::without_collisions(&mut next, &files, |path| self.plan.stubs.contains_key(path));
         let mut make = next.clone();
         make.directories.retain(|path, _| !local.directories.contains_key(path));
         make.symlinks.retain(|path, _| !local.symlinks.contains_key(path));
@@ -554,7 +554,7 @@ fn same_row(base: &BaseEntry, row: &ManifestEntry) -> bool {
 }
 
 /// The base of a row whose contents are not here.
-pub(super) fn lazy_entry(row: &ManifestEntry) -> BaseEntry {
+pub fn lazy_entry(row: &ManifestEntry) -> BaseEntry {
     BaseEntry {
         sha256: row.sha256,
         size: row.size.unwrap_or_default(),
@@ -572,11 +572,6 @@ impl Plan {
             && self.stale_stubs.is_empty()
             && self.make.directories.is_empty()
             && self.make.symlinks.is_empty()
-    }
-
-    /// The stub of a path, if one stands here.
-    pub fn stub_here(&self, path: &RelPath) -> Option<RelPath> {
-        stub_path(path).filter(|at| self.stubs.contains(at))
     }
 }
 
