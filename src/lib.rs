@@ -12,12 +12,14 @@ pub mod clock;
 pub mod docker;
 pub mod ledger;
 pub mod model;
+pub mod objects;
 pub mod observe;
 pub mod operator;
 pub mod plan;
 pub mod probe;
 pub mod spec;
 pub mod status;
+pub mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod workspace;
