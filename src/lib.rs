@@ -7,10 +7,11 @@
 //!  engine, workspaces, probes ────┴─> plan() ─> actions ─> effects
 //! ```
 
-pub mod model;
-pub mod operator;
 pub mod apply;
+pub mod config;
+pub mod model;
 pub mod observe;
+pub mod operator;
 pub mod plan;
 pub mod spec;
 pub mod status;
