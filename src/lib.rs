@@ -9,10 +9,15 @@
 
 pub mod apply;
 pub mod config;
+pub mod docker;
 pub mod model;
 pub mod observe;
 pub mod operator;
 pub mod plan;
+pub mod probe;
 pub mod spec;
 pub mod status;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod workspace;
 pub mod world;

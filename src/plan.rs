@@ -135,7 +135,7 @@ pub struct Input<'a> {
     /// The operator's numbers.
     pub policy: &'a Policy,
     /// All sessions that are wanted, remembered or seen.
-    pub sessions: &'a BTreeMap<&'a SessionName, &'a Session>,
+    pub sessions: BTreeMap<&'a SessionName, &'a Session>,
     /// Free space for workspaces.
     pub space: Look<Space>,
     /// Ports that somebody else holds, and until when they are left alone.

@@ -127,6 +127,13 @@ impl<'a> Scene<'a> {
         }
     }
 
+    /// The plan's cause, without the reason that stands before it in the plan's text.
+    fn cause(&self) -> String {
+        let cause = &self.plan.cause;
+        let reason = self.plan.reason.map(|reason| format!("{reason}: ")).unwrap_or_default();
+        cause.strip_prefix(&reason).unwrap_or(cause).to_owned()
+    }
+
     fn ending(&self) -> bool {
         self.record().is_some_and(|r| r.ending.is_some())
     }

@@ -125,7 +125,7 @@ where
         crate::plan::plan(&Input {
             now: self.doors.clock.now(),
             policy: &self.settings.policy,
-            sessions: &sessions,
+            sessions,
             space: self.space.clone(),
             quarantine: &quarantine,
             engine_started: self.engine_started,

@@ -51,7 +51,7 @@ where
         let input = Input {
             now,
             policy: &self.settings.policy,
-            sessions: &sessions,
+            sessions,
             space: self.space.clone(),
             quarantine: &quarantine,
             engine_started: self.engine_started,

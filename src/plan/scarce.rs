@@ -53,7 +53,7 @@ impl Scarce {
                 scarce.ports.insert(*port, None);
             }
         }
-        for (name, one) in input.sessions {
+        for (name, one) in &input.sessions {
             if let Look::Known(containers) = &one.containers {
                 for detail in containers.iter().filter_map(|c| c.detail.as_ref()) {
                     if let Some(published) = detail.published {

@@ -135,10 +135,9 @@ fn workspace(scene: &Scene<'_>) -> Verdict {
         (Look::Known(None), Some(_)) => {
             no(Reason::WorkspaceMissing, "the workspace directory is gone")
         }
-        (Look::Known(Some(seen)), Some(id)) if seen.id != id => no(
-            Reason::WorkspaceReplaced,
-            "another directory stands where the workspace was",
-        ),
+        (Look::Known(Some(seen)), Some(id)) if seen.id != id => {
+            no(Reason::WorkspaceReplaced, "another directory stands where the workspace was")
+        }
         (Look::Known(Some(_)), Some(_)) => yes(Reason::Converged, ""),
     }
 }
@@ -165,7 +164,7 @@ fn files_ready(scene: &Scene<'_>) -> Verdict {
         return failed(failure);
     }
     if scene.plan.reason == Some(Reason::LowSpace) {
-        return no(Reason::LowSpace, scene.plan.cause.clone());
+        return no(Reason::LowSpace, scene.cause());
     }
     not_begun(scene)
 }
@@ -182,11 +181,12 @@ fn port(scene: &Scene<'_>) -> Verdict {
         return yes(Reason::Converged, "no port is wanted");
     }
     if let Some(reason @ (Reason::PoolExhausted | Reason::PortInUse)) = scene.plan.reason {
-        return no(reason, scene.plan.cause.clone());
+        return no(reason, scene.cause());
     }
     let Some(port) = record.port else { return not_begun(scene) };
     let contested = scene.input.quarantine.get(&port).is_some_and(|until| *until > scene.input.now);
-    if contested && scene.failure(Operation::Start).is_some_and(|f| f.reason == Reason::PortConflict)
+    if contested
+        && scene.failure(Operation::Start).is_some_and(|f| f.reason == Reason::PortConflict)
     {
         return no(Reason::PortConflict, format!("somebody else holds port {port}"));
     }
@@ -246,9 +246,9 @@ fn no_container(scene: &Scene<'_>) -> Verdict {
 
 fn exited(scene: &Scene<'_>, record: &Record, attempt: u32) -> Verdict {
     if scene.plan.phase == Phase::CrashLoop {
-        let message = scene.failure(Operation::Run).map(|failure| {
-            format!("{}, {} times in a row", failure.message, failure.count)
-        });
+        let message = scene
+            .failure(Operation::Run)
+            .map(|failure| format!("{}, {} times in a row", failure.message, failure.count));
         return no(Reason::CrashLoopBackOff, message.unwrap_or_default());
     }
     match record.last_termination.as_ref().filter(|end| end.attempt == attempt) {
@@ -399,13 +399,12 @@ fn ready(scene: &Scene<'_>, facts: &[Draft]) -> Verdict {
         return no(Reason::Terminating, ending.cause.clone());
     }
     if scene.record().is_none() {
-        let refused = facts.iter().find(|d| {
-            d.kind == ConditionType::Accepted && d.status != Truth::True
-        });
+        let refused =
+            facts.iter().find(|d| d.kind == ConditionType::Accepted && d.status != Truth::True);
         let (reason, message) = match (refused, scene.plan.reason) {
             (Some(refused), _) => (refused.reason, refused.message.clone()),
-            (None, Some(reason)) => (reason, scene.plan.cause.clone()),
-            (None, None) => (Reason::InProgress, scene.plan.cause.clone()),
+            (None, Some(reason)) => (reason, scene.cause()),
+            (None, None) => (Reason::InProgress, scene.cause()),
         };
         return no(reason, message);
     }
@@ -427,10 +426,11 @@ fn because(scene: &Scene<'_>, draft: &Draft) -> Verdict {
     let vague = matches!(draft.reason, Reason::InProgress | Reason::Waiting | Reason::NotStarted);
     match scene.plan.reason {
         _ if suspended => no(Reason::Suspended, "left alone on request"),
-        Some(reason) if vague => (status, reason, scene.plan.cause.clone()),
+        Some(reason) if vague => (status, reason, scene.cause()),
         _ => {
-            let message = if draft.message.is_empty() { &scene.plan.cause } else { &draft.message };
-            (status, draft.reason, message.clone())
+            let empty = draft.message.is_empty();
+            let message = if empty { scene.cause() } else { draft.message.clone() };
+            (status, draft.reason, message)
         }
     }
 }
@@ -487,18 +487,18 @@ fn stalled(scene: &Scene<'_>, facts: &[Draft]) -> Option<(Reason, String)> {
     }
     let ended = scene.record().and_then(|r| r.last_termination.as_ref()).map(|end| end.reason);
     let reason = scene.plan.reason.or(ended).unwrap_or(Reason::Error);
-    Some((reason, scene.plan.cause.clone()))
+    Some((reason, scene.cause()))
 }
 
 /// Why it is not yet what was asked for, while that is worked on or waited for.
 fn reconciling(scene: &Scene<'_>, facts: &[Draft]) -> Option<(Reason, String)> {
     let busy = scene.facts.busy.map(str::to_owned);
     if scene.at_work() {
-        return Some((Reason::InProgress, busy.unwrap_or_else(|| scene.plan.cause.clone())));
+        return Some((Reason::InProgress, busy.unwrap_or_else(|| scene.cause())));
     }
     if scene.ending() {
         let reason = scene.plan.reason.unwrap_or(Reason::Terminating);
-        return Some((reason, scene.plan.cause.clone()));
+        return Some((reason, scene.cause()));
     }
     let is_ready = facts.iter().any(|d| d.kind == ConditionType::Ready && d.status == Truth::True);
     let at_rest = matches!(
@@ -508,7 +508,7 @@ fn reconciling(scene: &Scene<'_>, facts: &[Draft]) -> Option<(Reason, String)> {
     if is_ready || (at_rest && scene.plan.reason.is_none()) || scene.plan.phase == Phase::Unknown {
         return None;
     }
-    Some((scene.plan.reason.unwrap_or(Reason::Waiting), scene.plan.cause.clone()))
+    Some((scene.plan.reason.unwrap_or(Reason::Waiting), scene.cause()))
 }
 
 fn suspended(scene: &Scene<'_>) -> Option<(Reason, String)> {

@@ -4,9 +4,14 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stdout,
     clippy::print_stderr,
     reason = "tests stand outside: they touch files and clocks, and fail by panicking"
 )]
 
+mod e2e;
+mod engine_contract;
+mod hostile;
 mod lockfile;
+mod support;
 mod tidy;

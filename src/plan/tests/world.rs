@@ -107,7 +107,7 @@ pub(crate) fn object(session: &str, own: &Words) -> SessionObject {
         Some("Stopped") => DesiredState::Stopped,
         _ => DesiredState::Running,
     };
-    let keys = ["image", "memory", "hostport", "port"];
+    let keys = ["image", "memory", "hostport"];
     let hashed: Vec<String> =
         keys.iter().filter_map(|key| own.get(key).map(|value| format!("{key}={value}"))).collect();
     let user = own.get("user").unwrap_or(user);
@@ -283,7 +283,8 @@ fn record(session: &str, words: &Words, class: &Words, now: Timestamp) -> Record
         record.last_sync = Some(words.time("synced").unwrap_or(now));
     }
     if words.has("ready") {
-        record.ready_since = Some(words.get("ready").filter(|t| !t.is_empty()).map_or(at("11:00:00"), at));
+        record.ready_since =
+            Some(words.get("ready").filter(|t| !t.is_empty()).map_or(at("11:00:00"), at));
         record.ready_generation = record.applied.generation;
     }
     if let Some(generation) = words.number("was-ready") {
@@ -307,7 +308,9 @@ fn more_of_record(record: &mut Record, session: &str, words: &Words, class: &Wor
         });
     }
     for (key, value) in &words.0 {
-        if key.starts_with("fail") || key == "terminal" {
+        if matches!(key.as_str(), "fail" | "fail1" | "fail2" | "fail3" | "fail4")
+            || key == "terminal"
+        {
             let (operation, failure) = failure(value, key == "terminal");
             record.failures.insert(operation, failure);
         }
@@ -325,7 +328,8 @@ fn more_of_record(record: &mut Record, session: &str, words: &Words, class: &Wor
             finished_at: Some(at("11:59:00")),
         });
     }
-    record.retired = words.get("retired").map(|why| Retired { reason: reason(why), at: at("11:30:00") });
+    record.retired =
+        words.get("retired").map(|why| Retired { reason: reason(why), at: at("11:30:00") });
     record.paused = words.get("paused").map(reason);
     record.restart_after = words.number("restart-after");
     record.files.bytes = words.number::<u64>("gib").unwrap_or(1) << 30;
@@ -525,7 +529,7 @@ impl World {
         Input {
             now: self.now,
             policy: &self.policy,
-            sessions: &self.sessions,
+            sessions: self.sessions.iter().collect(),
             space: self.space.clone(),
             quarantine: &self.quarantine,
             engine_started: self.engine_started,

@@ -1,0 +1,511 @@
+//! Workspaces in memory, with what tenants do to them and a list of every content that was
+//! destroyed, for whoever checks that it was stored before.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::io::AsyncReadExt as _;
+
+use crate::model::{
+    Base, CaseName, LocalEntry, LocalKind, RelPath, Scan, Sha256, SkipReason, Space, Stamp, Tree,
+    Uid, UserName, WorkspaceId, WorkspaceSeen, WorkspaceSpec,
+};
+use crate::testing::clock::FakeClock;
+use crate::testing::store::sum_of;
+use crate::world::{
+    Body, Clock as _, Expect, FileSpec, Place, ScanMode, WorkspaceError,
+    WorkspaceErrorKind as Kind, Workspaces,
+};
+
+/// The disk of one node. Clones are the same disk.
+#[derive(Clone, Debug)]
+pub struct MemoryDisk {
+    clock: FakeClock,
+    root: PathBuf,
+    state: Arc<Mutex<State>>,
+}
+
+type Key = (UserName, CaseName);
+
+#[derive(Debug, Default)]
+struct State {
+    spaces: BTreeMap<Key, Directory>,
+    trash: BTreeMap<Uid, Vec<(i64, Key, Directory)>>,
+    notes: BTreeMap<Uid, Vec<u8>>,
+    secrets: BTreeMap<Uid, BTreeMap<String, PathBuf>>,
+    destroyed: Vec<Destroyed>,
+    serial: u64,
+    free: Option<u64>,
+}
+
+/// A content that is nowhere on this disk any more.
+#[derive(Clone, Debug)]
+pub struct Destroyed {
+    /// Whose.
+    pub user: UserName,
+    /// Which case.
+    pub case: CaseName,
+    /// Where it was.
+    pub path: RelPath,
+    /// What it was.
+    pub sum: Sha256,
+    /// By which call.
+    pub by: &'static str,
+}
+
+#[derive(Clone, Debug)]
+struct Directory {
+    id: WorkspaceId,
+    uid: Option<Uid>,
+    files: BTreeMap<RelPath, File>,
+    folders: BTreeMap<RelPath, u32>,
+    links: BTreeMap<RelPath, String>,
+}
+
+#[derive(Clone, Debug)]
+struct File {
+    bytes: Bytes,
+    sum: Sha256,
+    mode: u32,
+    stamp: Stamp,
+}
+
+fn fail(kind: Kind, operation: &'static str, path: impl ToString) -> WorkspaceError {
+    WorkspaceError { kind, operation, path: path.to_string(), message: format!("{kind:?}") }
+}
+
+impl Directory {
+    fn seen(&self) -> WorkspaceSeen {
+        WorkspaceSeen { id: self.id, uid: self.uid.clone() }
+    }
+
+    fn add_parents(&mut self, path: &RelPath) {
+        let mut parent = path.parent();
+        while let Some(folder) = parent {
+            parent = folder.parent();
+            self.folders.entry(folder).or_insert(0o755);
+        }
+    }
+}
+
+impl State {
+    fn next(&mut self) -> u64 {
+        self.serial += 1;
+        self.serial
+    }
+
+    /// The directory of a place, if it is the one that is meant.
+    fn at(
+        &mut self,
+        place: &Place,
+        operation: &'static str,
+    ) -> Result<&mut Directory, WorkspaceError> {
+        let name = format!("{}/{}", place.user, place.case);
+        let key = (place.user.clone(), place.case.clone());
+        let Some(found) = self.spaces.get_mut(&key) else {
+            return Err(fail(Kind::NotFound, operation, name));
+        };
+        match place.id {
+            Some(id) if id != found.id => Err(fail(Kind::Replaced, operation, name)),
+            _ => Ok(found),
+        }
+    }
+
+    fn destroy(&mut self, key: &Key, path: &RelPath, sum: Sha256, by: &'static str) {
+        let (user, case) = key.clone();
+        self.destroyed.push(Destroyed { user, case, path: path.clone(), sum, by });
+    }
+}
+
+impl MemoryDisk {
+    /// An empty disk.
+    pub fn new(clock: FakeClock) -> MemoryDisk {
+        MemoryDisk { clock, root: PathBuf::from("/ws"), state: Arc::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn nanos(&self) -> i64 {
+        self.clock.now().timestamp_nanos_opt().unwrap_or_default()
+    }
+
+    /// Where a workspace is on the host.
+    pub fn path(&self, user: &UserName, case: &CaseName) -> PathBuf {
+        self.root.join(user.as_str()).join("active").join(case.as_str())
+    }
+
+    /// A tenant writes a file. `false`: there is no workspace.
+    pub fn write_by_tenant(
+        &self,
+        user: &UserName,
+        case: &CaseName,
+        path: &RelPath,
+        bytes: Vec<u8>,
+    ) -> bool {
+        let now = self.nanos();
+        let mut state = self.state();
+        let ino = state.next();
+        let Some(space) = state.spaces.get_mut(&(user.clone(), case.clone())) else { return false };
+        let ino = space.files.get(path).map_or(ino, |file| file.stamp.ino);
+        let stamp = Stamp { ino, size: bytes.len() as u64, mtime_ns: now, ctime_ns: now };
+        let file = File { sum: sum_of(&bytes), bytes: Bytes::from(bytes), mode: 0o644, stamp };
+        space.add_parents(path);
+        space.files.insert(path.clone(), file);
+        true
+    }
+
+    /// A tenant removes a file. `false`: it was not there.
+    pub fn remove_by_tenant(&self, user: &UserName, case: &CaseName, path: &RelPath) -> bool {
+        let mut state = self.state();
+        let space = state.spaces.get_mut(&(user.clone(), case.clone()));
+        space.is_some_and(|space| space.files.remove(path).is_some())
+    }
+
+    /// Everything in a workspace; `None`: it is not there.
+    pub fn files(&self, user: &UserName, case: &CaseName) -> Option<BTreeMap<RelPath, Sha256>> {
+        let state = self.state();
+        let space = state.spaces.get(&(user.clone(), case.clone()))?;
+        Some(space.files.iter().map(|(path, file)| (path.clone(), file.sum)).collect())
+    }
+
+    /// All workspaces.
+    pub fn spaces(&self) -> Vec<(UserName, CaseName)> {
+        self.state().spaces.keys().cloned().collect()
+    }
+
+    /// All copies of records.
+    pub fn noted(&self) -> Vec<Uid> {
+        self.state().notes.keys().cloned().collect()
+    }
+
+    /// The uids of what lies in the trash.
+    pub fn trashed(&self) -> Vec<Uid> {
+        self.state().trash.keys().cloned().collect()
+    }
+
+    /// What was destroyed since the last call.
+    pub fn destroyed(&self) -> Vec<Destroyed> {
+        std::mem::take(&mut self.state().destroyed)
+    }
+
+    /// So much of the 1 TiB is free from now on; `None`: nearly all.
+    pub fn set_free(&self, free: Option<u64>) {
+        self.state().free = free;
+    }
+}
+
+impl Workspaces for MemoryDisk {
+    fn host_path(&self, place: &Place, user_scope: bool) -> PathBuf {
+        if user_scope {
+            return self.root.join(place.user.as_str());
+        }
+        self.path(&place.user, &place.case)
+    }
+
+    async fn look(
+        &self,
+        user: &UserName,
+        case: &CaseName,
+    ) -> Result<Option<WorkspaceSeen>, WorkspaceError> {
+        let state = self.state();
+        Ok(state.spaces.get(&(user.clone(), case.clone())).map(Directory::seen))
+    }
+
+    async fn list(&self) -> Result<Vec<(UserName, CaseName, WorkspaceSeen)>, WorkspaceError> {
+        let state = self.state();
+        let row = |((user, case), one): (&Key, &Directory)| (user.clone(), case.clone(), one.seen());
+        Ok(state.spaces.iter().map(row).collect())
+    }
+
+    async fn ensure(
+        &self,
+        place: &Place,
+        _owner: (u32, u32),
+    ) -> Result<WorkspaceSeen, WorkspaceError> {
+        let mut state = self.state();
+        let key = (place.user.clone(), place.case.clone());
+        if !state.spaces.contains_key(&key) {
+            let id = WorkspaceId { dev: 1, ino: state.next() };
+            let fresh = Directory {
+                id,
+                uid: Some(place.uid.clone()),
+                files: BTreeMap::new(),
+                folders: BTreeMap::new(),
+                links: BTreeMap::new(),
+            };
+            let seen = fresh.seen();
+            state.spaces.insert(key, fresh);
+            return Ok(seen);
+        }
+        Ok(state.at(place, "make workspace")?.seen())
+    }
+
+    async fn ensure_folders(
+        &self,
+        place: &Place,
+        folders: &[String],
+        _owner: (u32, u32),
+    ) -> Result<(), WorkspaceError> {
+        let now = self.nanos();
+        let mut state = self.state();
+        for folder in folders {
+            let ino = state.next();
+            let space = state.at(place, "make folders")?;
+            let bad = |_| fail(Kind::Io, "make folders", folder);
+            let path = RelPath::parse(folder.as_bytes()).map_err(bad)?;
+            let keep = path.join(b".gitkeep").map_err(bad)?;
+            space.folders.entry(path).or_insert(0o755);
+            let stamp = Stamp { ino, size: 0, mtime_ns: now, ctime_ns: now };
+            let empty = File { bytes: Bytes::new(), sum: sum_of(b""), mode: 0o644, stamp };
+            space.files.entry(keep).or_insert(empty);
+        }
+        Ok(())
+    }
+
+    async fn ensure_tree(
+        &self,
+        place: &Place,
+        tree: &Tree,
+        _owner: (u32, u32),
+    ) -> Result<(), WorkspaceError> {
+        let mut state = self.state();
+        let space = state.at(place, "make tree")?;
+        for (path, mode) in &tree.directories {
+            space.folders.entry(path.clone()).or_insert(*mode);
+        }
+        for (path, target) in &tree.symlinks {
+            space.links.entry(path.clone()).or_insert_with(|| target.clone());
+        }
+        Ok(())
+    }
+
+    async fn scan(
+        &self,
+        place: &Place,
+        spec: &WorkspaceSpec,
+        base: &Base,
+        mode: ScanMode,
+    ) -> Result<Scan, WorkspaceError> {
+        let mut state = self.state();
+        let space = state.at(place, "scan")?;
+        let mut scan = Scan::default();
+        for (path, mode) in &space.folders {
+            let entry = LocalEntry { kind: LocalKind::Directory, mode: *mode };
+            scan.entries.insert(path.clone(), entry);
+        }
+        for (path, target) in &space.links {
+            let entry = LocalEntry { kind: LocalKind::Symlink(target.clone()), mode: 0o777 };
+            scan.entries.insert(path.clone(), entry);
+        }
+        for (path, file) in &space.files {
+            if file.stamp.size > spec.max_file_size {
+                scan.skipped.insert(path.clone(), SkipReason::TooLarge);
+                continue;
+            }
+            let known = base.files.get(path).filter(|entry| entry.stamp == Some(file.stamp));
+            let sha256 = match (mode, known) {
+                (ScanMode::Quick, Some(entry)) => entry.sha256,
+                _ => Some(file.sum),
+            };
+            let kind = LocalKind::File { sha256, stamp: file.stamp };
+            scan.entries.insert(path.clone(), LocalEntry { kind, mode: file.mode });
+        }
+        Ok(scan)
+    }
+
+    async fn read(
+        &self,
+        place: &Place,
+        path: &RelPath,
+        expected: Stamp,
+    ) -> Result<Body, WorkspaceError> {
+        let mut state = self.state();
+        let space = state.at(place, "read")?;
+        let file = space.files.get(path).ok_or_else(|| fail(Kind::NotFound, "read", path))?;
+        if file.stamp != expected {
+            return Err(fail(Kind::Changed, "read", path));
+        }
+        Ok(Box::pin(std::io::Cursor::new(file.bytes.clone())))
+    }
+
+    async fn write(
+        &self,
+        place: &Place,
+        path: &RelPath,
+        file: &FileSpec,
+        mut body: Body,
+        expect: Expect,
+    ) -> Result<(Sha256, Stamp), WorkspaceError> {
+        let mut bytes = Vec::new();
+        if body.read_to_end(&mut bytes).await.is_err() {
+            return Err(fail(Kind::Corrupt, "write", path));
+        }
+        let sum = sum_of(&bytes);
+        let wrong = file.sha256.is_some_and(|announced| announced != sum);
+        if wrong || bytes.len() as u64 != file.size {
+            return Err(fail(Kind::Corrupt, "write", path));
+        }
+        let now = self.nanos();
+        let mut state = self.state();
+        let ino = state.next();
+        let space = state.at(place, "write")?;
+        expected(space, path, expect, "write")?;
+        let stamp = Stamp { ino, size: file.size, mtime_ns: file.mtime_ns, ctime_ns: now };
+        let new = File { bytes: Bytes::from(bytes), sum, mode: file.mode & 0o777, stamp };
+        space.add_parents(path);
+        let old = space.files.insert(path.clone(), new);
+        if let Some(old) = old {
+            let key = (place.user.clone(), place.case.clone());
+            state.destroy(&key, path, old.sum, "write");
+        }
+        Ok((sum, stamp))
+    }
+
+    async fn rename(
+        &self,
+        place: &Place,
+        from: &RelPath,
+        to: &RelPath,
+        expected_stamp: Stamp,
+    ) -> Result<Stamp, WorkspaceError> {
+        let now = self.nanos();
+        let mut state = self.state();
+        let space = state.at(place, "rename")?;
+        expected(space, from, Expect::Stamp(expected_stamp), "rename")?;
+        expected(space, to, Expect::Absent, "rename")?;
+        let Some(mut file) = space.files.remove(from) else {
+            return Err(fail(Kind::NotFound, "rename", from));
+        };
+        file.stamp.ctime_ns = now;
+        let stamp = file.stamp;
+        space.files.insert(to.clone(), file);
+        Ok(stamp)
+    }
+
+    async fn set_meta(
+        &self,
+        place: &Place,
+        path: &RelPath,
+        mode: u32,
+        mtime_ns: i64,
+        expected_stamp: Stamp,
+    ) -> Result<Stamp, WorkspaceError> {
+        let now = self.nanos();
+        let mut state = self.state();
+        let space = state.at(place, "set meta")?;
+        expected(space, path, Expect::Stamp(expected_stamp), "set meta")?;
+        let Some(file) = space.files.get_mut(path) else {
+            return Err(fail(Kind::NotFound, "set meta", path));
+        };
+        file.mode = mode & 0o777;
+        file.stamp.mtime_ns = mtime_ns;
+        file.stamp.ctime_ns = now;
+        Ok(file.stamp)
+    }
+
+    async fn remove_file(
+        &self,
+        place: &Place,
+        path: &RelPath,
+        expect: Expect,
+    ) -> Result<(), WorkspaceError> {
+        let mut state = self.state();
+        let space = state.at(place, "remove file")?;
+        expected(space, path, expect, "remove file")?;
+        if let Some(old) = space.files.remove(path) {
+            let key = (place.user.clone(), place.case.clone());
+            state.destroy(&key, path, old.sum, "remove file");
+        }
+        Ok(())
+    }
+
+    async fn trash(&self, place: &Place) -> Result<(), WorkspaceError> {
+        let now = self.nanos();
+        let mut state = self.state();
+        match state.at(place, "trash") {
+            Ok(_) => (),
+            Err(error) if error.kind == Kind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        let key = (place.user.clone(), place.case.clone());
+        if let Some(space) = state.spaces.remove(&key) {
+            state.trash.entry(place.uid.clone()).or_default().push((now, key, space));
+        }
+        Ok(())
+    }
+
+    async fn empty_trash(&self, uid: &Uid) -> Result<(), WorkspaceError> {
+        let mut state = self.state();
+        for (_, key, space) in state.trash.remove(uid).unwrap_or_default() {
+            for (path, file) in space.files {
+                state.destroy(&key, &path, file.sum, "empty trash");
+            }
+        }
+        Ok(())
+    }
+
+    async fn list_trash(&self) -> Result<BTreeMap<Uid, i64>, WorkspaceError> {
+        let state = self.state();
+        let newest = |all: &Vec<(i64, Key, Directory)>| all.iter().map(|one| one.0).max();
+        Ok(state.trash.iter().map(|(uid, all)| (uid.clone(), newest(all).unwrap_or(0))).collect())
+    }
+
+    async fn stage_secret(
+        &self,
+        uid: &Uid,
+        name: &str,
+        _source: &Path,
+        _allowed: &[PathBuf],
+    ) -> Result<PathBuf, WorkspaceError> {
+        let path = self.root.join(".docket/secrets").join(uid.as_str()).join(name);
+        let mut state = self.state();
+        state.secrets.entry(uid.clone()).or_default().insert(name.to_owned(), path.clone());
+        Ok(path)
+    }
+
+    async fn drop_secrets(&self, uid: &Uid) -> Result<(), WorkspaceError> {
+        self.state().secrets.remove(uid);
+        Ok(())
+    }
+
+    async fn put_note(&self, uid: &Uid, bytes: Vec<u8>) -> Result<(), WorkspaceError> {
+        self.state().notes.insert(uid.clone(), bytes);
+        Ok(())
+    }
+
+    async fn drop_note(&self, uid: &Uid) -> Result<(), WorkspaceError> {
+        self.state().notes.remove(uid);
+        Ok(())
+    }
+
+    async fn notes(&self) -> Result<Vec<(Uid, Vec<u8>)>, WorkspaceError> {
+        Ok(self.state().notes.iter().map(|(uid, note)| (uid.clone(), note.clone())).collect())
+    }
+
+    async fn space(&self) -> Result<Space, WorkspaceError> {
+        const TOTAL: u64 = 1 << 40;
+        Ok(Space { total: TOTAL, free: self.state().free.unwrap_or(TOTAL / 10 * 9) })
+    }
+}
+
+/// Whether what is at a path is what the caller saw last.
+fn expected(
+    space: &Directory,
+    path: &RelPath,
+    expect: Expect,
+    operation: &'static str,
+) -> Result<(), WorkspaceError> {
+    let there = space.files.get(path);
+    let free = !space.folders.contains_key(path) && !space.links.contains_key(path);
+    let holds = match expect {
+        Expect::Absent => there.is_none() && free,
+        Expect::Stamp(stamp) => there.is_some_and(|file| file.stamp == stamp),
+        // This disk has no placeholders: every file is fetched whole.
+        Expect::Placeholder => false,
+    };
+    if holds { Ok(()) } else { Err(fail(Kind::Changed, operation, path)) }
+}

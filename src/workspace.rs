@@ -1,0 +1,490 @@
+//! The workspaces of this machine, and the only module that touches what tenants write.
+//!
+//! - Every step goes through a descriptor and `openat2` beneath it, links never followed
+//!   ([`beneath`]): what is looked at is what is read, changed or removed.
+//! - Nothing half done is ever seen in a workspace: files, directories and links are made whole
+//!   under `.docket/staging`, owner and mode set there, and renamed into place.
+//! - Nothing of a tenant is replaced or removed unseen: it is exchanged out of its place first,
+//!   compared there, and put back if it is not what the caller had seen.
+//! - What was acknowledged survives power loss: contents are synced before they get their name,
+//!   the directory that holds the name after it; a small file costs two journal commits, which
+//!   writers at the same time share. `syncfs` would be cheaper for many files, but waits for
+//!   whatever other tenants are writing. Standard folders are not synced: they are made again.
+//!
+//! System calls block, so they run on blocking threads, few at a time; walks and removals of
+//! trees have their own few, so that one huge workspace never holds up the calls of another.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the one folder that touches tenants' files: std::fs only on docket's own, `sleep` \
+              only on blocking threads"
+)]
+
+mod beneath;
+mod lock;
+mod notes;
+mod place;
+mod read;
+mod scan;
+mod secrets;
+mod trash;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+pub use scan::{BadGlob, Excludes};
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use rustix::fs::{Mode, OFlags, fchmod, fstat, mkdirat};
+use rustix::io::Errno;
+use tokio::sync::Semaphore;
+
+use self::beneath::{Fault, open_dir};
+use crate::model::{
+    Base, CaseName, RelPath, Scan, Sha256, Space, Stamp, Tree, Uid, UserName, WorkspaceSeen,
+    WorkspaceSpec, escape_bytes,
+};
+use crate::world::{
+    Body, Expect, FileSpec, Place, ScanMode, WorkspaceError, WorkspaceErrorKind, Workspaces,
+};
+
+/// Short calls at a time.
+const QUICK: usize = 32;
+/// Walks and removals of whole trees at a time.
+const SLOW: usize = 8;
+
+/// Why a workspaces root cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another operator has it.
+    #[error("the workspaces in `{}` are held by another operator: {holder}", root.display())]
+    Held {
+        /// The root.
+        root: PathBuf,
+        /// What the holder wrote of itself.
+        holder: String,
+    },
+    /// The directory must not become root-only, or is not ours.
+    #[error("`{}` cannot be a workspaces root: {why}", root.display())]
+    Unfit {
+        /// The root.
+        root: PathBuf,
+        /// Which rule it breaks.
+        why: &'static str,
+    },
+    /// A system call failed.
+    #[error("cannot prepare `{}`", path.display())]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// The result of opening a root.
+pub type Result<T, E = OpenError> = std::result::Result<T, E>;
+
+/// The workspaces under one root directory of this machine. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Local {
+    inner: Arc<Inner>,
+    quick: Arc<Semaphore>,
+    slow: Arc<Semaphore>,
+}
+
+/// The root and docket's own directories beside the workspaces, by descriptor.
+#[derive(Debug)]
+struct Inner {
+    /// Absolute, without links.
+    root: PathBuf,
+    root_fd: OwnedFd,
+    /// `.docket`, and in it:
+    docket: OwnedFd,
+    trash: OwnedFd,
+    staging: OwnedFd,
+    records: OwnedFd,
+    /// Makes names in `staging` unique in this process; it is swept when the root is opened.
+    counter: AtomicU64,
+    notes_turn: Mutex<()>,
+    /// Held as long as anything uses the root.
+    _lock: OwnedFd,
+}
+
+impl Local {
+    /// Opens a workspaces root: makes it (0700) and its `.docket` where missing, takes its lock,
+    /// clears what a killed operator left in staging. Blocks; for the start of the program.
+    ///
+    /// # Errors
+    /// [`OpenError::Held`] if another operator lives there.
+    pub fn open(root: impl AsRef<Path>) -> Result<Local> {
+        Local::open_as(root, "")
+    }
+
+    /// As [`Local::open`]; a second operator is told of `about` (e.g. `state /var/lib/docket`)
+    /// beside our process id.
+    ///
+    /// # Errors
+    /// As [`Local::open`].
+    pub fn open_as(root: impl AsRef<Path>, about: &str) -> Result<Local> {
+        let holder = format!("pid {} {about}", std::process::id());
+        let inner = Arc::new(Inner::open(root.as_ref(), holder.trim())?);
+        let quick = Arc::new(Semaphore::new(QUICK));
+        Ok(Local { inner, quick, slow: Arc::new(Semaphore::new(SLOW)) })
+    }
+
+    /// The root, absolute and without links.
+    pub fn root(&self) -> &Path {
+        &self.inner.root
+    }
+}
+
+impl Inner {
+    fn open(root: &Path, holder: &str) -> Result<Inner> {
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source: std::io::Error| OpenError::Io { path, source }
+        };
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(io(root))?;
+        let root = root.canonicalize().map_err(io(root))?;
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        let custom = i32::try_from(flags.bits()).unwrap_or_default();
+        let opened = std::fs::OpenOptions::new().read(true).custom_flags(custom).open(&root);
+        let root_fd = OwnedFd::from(opened.map_err(io(&root))?);
+        check_root(&root, &root_fd)?;
+        let own = |parent: &OwnedFd, name: &str| {
+            own_dir(parent, name).map_err(|e| io(&root.join(".docket").join(name))(e.into()))
+        };
+        fchmod(&root_fd, Mode::RWXU).map_err(|e| io(&root)(e.into()))?;
+        let docket = own(&root_fd, ".docket")?;
+        let lock = lock::take(&docket, &root, holder)?;
+        let inner = Inner {
+            trash: own(&docket, "trash")?,
+            staging: own(&docket, "staging")?,
+            records: own(&docket, "records")?,
+            counter: AtomicU64::new(0),
+            notes_turn: Mutex::new(()),
+            _lock: lock,
+            docket,
+            root_fd,
+            root,
+        };
+        inner.sweep_staging().map_err(|fault| {
+            let source = std::io::Error::other(fault);
+            OpenError::Io { path: inner.root.join(".docket/staging"), source }
+        })?;
+        Ok(inner)
+    }
+
+    /// A name in staging nobody else uses.
+    fn fresh_name(&self, what: &str) -> String {
+        format!("{what}-{}", self.counter.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// A root that anybody may write to, or that belongs to somebody else, is a mistake in the
+/// configuration (`/tmp`, a home): making it 0700 would break other things.
+fn check_root(root: &Path, fd: &OwnedFd) -> Result<()> {
+    let stat = fstat(fd).map_err(|e| OpenError::Io { path: root.to_owned(), source: e.into() })?;
+    let unfit = |why| Err(OpenError::Unfit { root: root.to_owned(), why });
+    if root.parent().is_none() {
+        return unfit("it is the root of the file system");
+    }
+    if stat.st_uid != rustix::process::geteuid().as_raw() {
+        return unfit("it belongs to another user");
+    }
+    if stat.st_mode & 0o1002 != 0 {
+        return unfit("others may write to it; name a directory of docket's own");
+    }
+    Ok(())
+}
+
+/// Opens a directory of docket's own, 0700; makes it if it is not there.
+fn own_dir(parent: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
+    match mkdirat(parent, name, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => (),
+        Err(errno) => return Err(errno),
+    }
+    let fd = open_dir(parent, name.as_bytes())?;
+    fchmod(&fd, Mode::RWXU)?;
+    Ok(fd)
+}
+
+/// Ends blocking work when the future that waits for it is dropped.
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What a call is about, for its error.
+#[derive(Clone, Debug)]
+struct About {
+    operation: &'static str,
+    path: String,
+}
+
+impl About {
+    fn place(operation: &'static str, place: &Place) -> About {
+        About { operation, path: format!("{}/active/{}", place.user, place.case) }
+    }
+
+    fn file(operation: &'static str, place: &Place, path: &RelPath) -> About {
+        About { operation, path: format!("{}/active/{}/{path}", place.user, place.case) }
+    }
+
+    fn own(operation: &'static str, what: impl std::fmt::Display) -> About {
+        About { operation, path: what.to_string() }
+    }
+
+    fn error(self, fault: Fault) -> WorkspaceError {
+        let Fault { kind, message } = fault;
+        WorkspaceError { kind, operation: self.operation, path: self.path, message }
+    }
+}
+
+impl Local {
+    /// Runs short blocking work.
+    async fn quick<T: Send + 'static>(
+        &self,
+        about: About,
+        work: impl FnOnce(&Arc<Inner>) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, WorkspaceError> {
+        run(&self.quick, &self.inner, work).await.map_err(|fault| about.error(fault))
+    }
+
+    /// Runs blocking work whose length depends on the tenant.
+    async fn slow<T: Send + 'static>(
+        &self,
+        about: About,
+        work: impl FnOnce(&Arc<Inner>) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, WorkspaceError> {
+        run(&self.slow, &self.inner, work).await.map_err(|fault| about.error(fault))
+    }
+}
+
+/// Runs blocking work within a lane. The place in the lane is given back when the work has ended,
+/// even if nobody waits for it any more.
+async fn run<T: Send + 'static>(
+    lane: &Arc<Semaphore>,
+    inner: &Arc<Inner>,
+    work: impl FnOnce(&Arc<Inner>) -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    let io = |error: &dyn std::fmt::Display| Fault::new(WorkspaceErrorKind::Io, error);
+    let permit = Arc::clone(lane).acquire_owned().await.map_err(|e| io(&e))?;
+    let inner = Arc::clone(inner);
+    let task = tokio::task::spawn_blocking(move || {
+        let result = work(&inner);
+        drop(permit);
+        result
+    });
+    task.await.map_err(|e| io(&e))?
+}
+
+impl Workspaces for Local {
+    fn host_path(&self, place: &Place, user_scope: bool) -> PathBuf {
+        let user = self.inner.root.join(place.user.as_str());
+        if user_scope { user } else { user.join("active").join(place.case.as_str()) }
+    }
+
+    async fn look(
+        &self,
+        user: &UserName,
+        case: &CaseName,
+    ) -> Result<Option<WorkspaceSeen>, WorkspaceError> {
+        let about = About::own("look at", format_args!("{user}/active/{case}"));
+        let (user, case) = (user.clone(), case.clone());
+        self.quick(about, move |inner| inner.look(&user, &case)).await
+    }
+
+    async fn list(&self) -> Result<Vec<(UserName, CaseName, WorkspaceSeen)>, WorkspaceError> {
+        self.slow(About::own("list", "the workspaces"), |inner| inner.list()).await
+    }
+
+    async fn ensure(
+        &self,
+        place: &Place,
+        owner: (u32, u32),
+    ) -> Result<WorkspaceSeen, WorkspaceError> {
+        let place = place.clone();
+        let about = About::place("make", &place);
+        self.quick(about, move |inner| inner.ensure(&place, owner)).await
+    }
+
+    async fn ensure_folders(
+        &self,
+        place: &Place,
+        folders: &[String],
+        owner: (u32, u32),
+    ) -> Result<(), WorkspaceError> {
+        let (place, folders) = (place.clone(), folders.to_vec());
+        let about = About::place("make folders in", &place);
+        self.quick(about, move |inner| inner.ensure_folders(&place, &folders, owner)).await
+    }
+
+    async fn ensure_tree(
+        &self,
+        place: &Place,
+        tree: &Tree,
+        owner: (u32, u32),
+    ) -> Result<(), WorkspaceError> {
+        let (place, tree) = (place.clone(), tree.clone());
+        let about = About::place("make directories in", &place);
+        self.slow(about, move |inner| inner.ensure_tree(&place, &tree, owner)).await
+    }
+
+    async fn scan(
+        &self,
+        place: &Place,
+        spec: &WorkspaceSpec,
+        base: &Base,
+        mode: ScanMode,
+    ) -> Result<Scan, WorkspaceError> {
+        let about = About::place("scan", place);
+        let rules = match scan::Rules::new(spec, mode) {
+            Ok(rules) => rules,
+            Err(bad) => return Err(about.error(Fault::new(WorkspaceErrorKind::Io, bad))),
+        };
+        let stop = Arc::new(AtomicBool::new(false));
+        let _guard = StopOnDrop(Arc::clone(&stop));
+        let (place, base) = (place.clone(), base.clone());
+        self.slow(about, move |inner| {
+            let case = inner.open_case(&place)?;
+            scan::scan(&case, &rules, &base, &stop)
+        })
+        .await
+    }
+
+    async fn read(
+        &self,
+        place: &Place,
+        path: &RelPath,
+        expected: Stamp,
+    ) -> Result<Body, WorkspaceError> {
+        let about = About::file("read", place, path);
+        let (owned, path) = (place.clone(), path.clone());
+        let open = move |inner: &Arc<Inner>| read::open(&inner.open_case(&owned)?, &path, expected);
+        let file = self.quick(about.clone(), open).await?;
+        Ok(read::body(file, expected, about))
+    }
+
+    async fn write(
+        &self,
+        place: &Place,
+        path: &RelPath,
+        file: &FileSpec,
+        body: Body,
+        expect: Expect,
+    ) -> Result<(Sha256, Stamp), WorkspaceError> {
+        let about = About::file("write", place, path);
+        let target = write::Target { place: place.clone(), path: path.clone(), expect };
+        write::write(self, target, file, body).await.map_err(|fault| about.error(fault))
+    }
+
+    async fn rename(
+        &self,
+        place: &Place,
+        from: &RelPath,
+        to: &RelPath,
+        expected: Stamp,
+    ) -> Result<Stamp, WorkspaceError> {
+        let about = About::file("rename", place, from);
+        let (place, from, to) = (place.clone(), from.clone(), to.clone());
+        self.quick(about, move |inner| inner.rename(&place, &from, &to, expected)).await
+    }
+
+    async fn set_meta(
+        &self,
+        place: &Place,
+        path: &RelPath,
+        mode: u32,
+        mtime_ns: i64,
+        expected: Stamp,
+    ) -> Result<Stamp, WorkspaceError> {
+        let about = About::file("set mode and time of", place, path);
+        let (place, path) = (place.clone(), path.clone());
+        let work = move |inner: &Arc<Inner>| {
+            write::set_meta(&inner.open_case(&place)?, &path, (mode, mtime_ns), expected)
+        };
+        self.quick(about, work).await
+    }
+
+    async fn remove_file(
+        &self,
+        place: &Place,
+        path: &RelPath,
+        expected: Expect,
+    ) -> Result<(), WorkspaceError> {
+        let about = About::file("remove", place, path);
+        let (place, path) = (place.clone(), path.clone());
+        self.quick(about, move |inner| inner.remove_file(&place, &path, expected)).await
+    }
+
+    async fn trash(&self, place: &Place) -> Result<(), WorkspaceError> {
+        let about = About::place("move to the trash", place);
+        let place = place.clone();
+        self.quick(about, move |inner| inner.trash(&place)).await
+    }
+
+    async fn empty_trash(&self, uid: &Uid) -> Result<(), WorkspaceError> {
+        let about = About::own("empty the trash of", uid);
+        let uid = uid.clone();
+        let stop = Arc::new(AtomicBool::new(false));
+        let _guard = StopOnDrop(Arc::clone(&stop));
+        self.slow(about, move |inner| inner.empty_trash(&uid, &stop)).await
+    }
+
+    async fn list_trash(&self) -> Result<BTreeMap<Uid, i64>, WorkspaceError> {
+        self.quick(About::own("list", "the trash"), |inner| inner.list_trash()).await
+    }
+
+    async fn stage_secret(
+        &self,
+        uid: &Uid,
+        name: &str,
+        source: &Path,
+        allowed: &[PathBuf],
+    ) -> Result<PathBuf, WorkspaceError> {
+        use std::os::unix::ffi::OsStrExt as _;
+        let about = About::own("stage secret", escape_bytes(source.as_os_str().as_bytes()));
+        let (uid, name) = (uid.clone(), name.to_owned());
+        let (source, allowed) = (source.to_owned(), allowed.to_vec());
+        let work = move |inner: &Arc<Inner>| inner.stage_secret(&uid, &name, &source, &allowed);
+        self.quick(about, work).await
+    }
+
+    async fn drop_secrets(&self, uid: &Uid) -> Result<(), WorkspaceError> {
+        let about = About::own("drop the secrets of", uid);
+        let uid = uid.clone();
+        self.quick(about, move |inner| inner.drop_secrets(&uid)).await
+    }
+
+    async fn put_note(&self, uid: &Uid, bytes: Vec<u8>) -> Result<(), WorkspaceError> {
+        let about = About::own("write the record copy of", uid);
+        let uid = uid.clone();
+        self.quick(about, move |inner| inner.put_note(&uid, &bytes)).await
+    }
+
+    async fn drop_note(&self, uid: &Uid) -> Result<(), WorkspaceError> {
+        let about = About::own("remove the record copy of", uid);
+        let uid = uid.clone();
+        self.quick(about, move |inner| inner.drop_note(&uid)).await
+    }
+
+    async fn notes(&self) -> Result<Vec<(Uid, Vec<u8>)>, WorkspaceError> {
+        self.slow(About::own("read", "the record copies"), |inner| inner.notes()).await
+    }
+
+    async fn space(&self) -> Result<Space, WorkspaceError> {
+        self.quick(About::own("ask the space of", "the workspaces"), |inner| inner.space()).await
+    }
+}

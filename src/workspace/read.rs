@@ -1,0 +1,77 @@
+//! Reading a tenant's file for upload: the bytes of one state of it, or an error.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
+
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
+use rustix::fs::fstat;
+
+use super::About;
+use super::beneath::{Fault, is_placeholder, open_path, reopen, stamp_fd, stamp_of};
+use super::place::is_file;
+use crate::model::{RelPath, Stamp};
+use crate::world::Body;
+
+/// Bytes read at a time.
+pub(super) const CHUNK: usize = 256 * 1024;
+
+/// Opens a regular file that is as the caller last saw it.
+pub(super) fn open(case: &OwnedFd, path: &RelPath, expected: Stamp) -> Result<File, Fault> {
+    let entry = open_path(case, path.as_bytes())?;
+    let stat = fstat(&entry)?;
+    if !is_file(&stat) {
+        return Err(Fault::changed("it is no regular file any more"));
+    }
+    if stamp_of(&stat) != expected {
+        return Err(Fault::changed("it is not as it was last seen"));
+    }
+    if is_placeholder(&entry)? {
+        return Err(Fault::changed("it is a placeholder: its content is not here"));
+    }
+    Ok(File::from(reopen(&entry)?))
+}
+
+/// Where a body stands.
+struct Reading {
+    file: File,
+    left: u64,
+    expected: Stamp,
+    about: About,
+    /// The last look is still owed.
+    open: bool,
+}
+
+/// The file's bytes, exactly `expected.size` of them. The last of them are given only if the file
+/// is still the same, so that a reader who counts never completes a torn copy.
+pub(super) fn body(file: File, expected: Stamp, about: About) -> Body {
+    let reading = Reading { file, left: expected.size, expected, about, open: true };
+    let stream = futures_util::stream::try_unfold(reading, |reading| async {
+        if !reading.open {
+            return Ok(None);
+        }
+        // No thread is held while the reader of the body is slow.
+        tokio::task::spawn_blocking(move || reading.step()).await.map_err(std::io::Error::other)?
+    });
+    Box::pin(tokio_util::io::StreamReader::new(Box::pin(stream.into_stream())))
+}
+
+impl Reading {
+    fn step(mut self) -> std::io::Result<Option<(Bytes, Reading)>> {
+        let want = usize::try_from(self.left).unwrap_or(usize::MAX).min(CHUNK);
+        let mut chunk = Vec::with_capacity(want);
+        (&mut self.file).take(want as u64).read_to_end(&mut chunk)?;
+        self.left -= chunk.len() as u64;
+        let short = chunk.len() < want;
+        if short || self.left == 0 {
+            let now = stamp_fd(&self.file)?;
+            if short || now != self.expected {
+                let fault = Fault::changed("it changed while it was read");
+                return Err(std::io::Error::other(self.about.error(fault)));
+            }
+            self.open = false;
+        }
+        if chunk.is_empty() { Ok(None) } else { Ok(Some((Bytes::from(chunk), self))) }
+    }
+}

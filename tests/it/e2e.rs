@@ -1,0 +1,8 @@
+//! The built binary on a real engine, as a user runs it: files dropped, containers killed by hand,
+//! the operator killed, the end states compared.
+
+mod crash;
+mod drift;
+mod life;
+mod rig;
+mod seed;

@@ -1,0 +1,161 @@
+//! The operator is killed; nothing is lost, doubled or left behind.
+
+use super::rig::{Rig, condition, exists, http, session, stored};
+
+#[test]
+fn a_killed_operator_comes_back_and_touches_nothing_that_is_well() {
+    let mut rig = Rig::new("kill9");
+    rig.start();
+    rig.write("a.yaml", &session("ann-one", "ann", "one", ""));
+    let before = rig.ready("ann-one");
+    rig.kill();
+    http(&before, "POST", "/write?path=while-away.txt", "still here");
+    rig.start();
+    let after = rig.ready("ann-one");
+    for key in ["id", "startedAt", "restarts", "attempt"] {
+        assert_eq!(after["status"]["container"][key], before["status"]["container"][key], "{key}");
+    }
+    assert_eq!(after["status"]["port"], before["status"]["port"]);
+    rig.until("the edit is stored", |rig| {
+        stored(rig, "ann", "one", "while-away.txt").as_deref() == Some("still here")
+    });
+}
+
+#[test]
+fn a_file_removed_while_nobody_watched_ends_its_session_afterwards() {
+    let mut rig = Rig::new("away");
+    rig.start();
+    rig.write("a.yaml", &session("ann-one", "ann", "one", ""));
+    let view = rig.ready("ann-one");
+    http(&view, "POST", "/write?path=last.txt", "kept");
+    rig.kill();
+    rig.remove("a.yaml");
+    rig.start();
+    rig.gone("ann-one");
+    assert_eq!(rig.containers(), []);
+    assert!(!exists(&rig.workspace("ann", "one")));
+    assert_eq!(stored(&rig, "ann", "one", "last.txt").as_deref(), Some("kept"));
+}
+
+#[test]
+fn the_whole_state_directory_can_be_lost() {
+    let mut rig = Rig::new("lost");
+    rig.start();
+    rig.write("a.yaml", &session("ann-one", "ann", "one", ""));
+    rig.write("b.yaml", &session("bob-two", "bob", "two", ""));
+    let (one, two) = (rig.ready("ann-one"), rig.ready("bob-two"));
+    rig.kill();
+    std::fs::remove_dir_all(rig.path("state")).unwrap();
+    rig.remove("b.yaml");
+    rig.start();
+    let again = rig.ready("ann-one");
+    assert_eq!(again["metadata"]["uid"], one["metadata"]["uid"]);
+    assert_eq!(again["status"]["port"], one["status"]["port"]);
+    assert_eq!(again["status"]["container"]["id"], one["status"]["container"]["id"]);
+    let held = rig.see("is held", "bob-two", |view| condition(view, "PruneHeld").1 == "SourceUnknown");
+    assert_eq!(held["status"]["container"]["id"], two["status"]["container"]["id"]);
+    rig.ok(&["confirm-prune"]);
+    rig.gone("bob-two");
+    rig.ready("ann-one");
+}
+
+#[test]
+fn f4_a_second_operator_is_refused_and_names_the_first() {
+    let mut rig = Rig::new("second");
+    rig.start();
+    let out = std::process::Command::new(env!("CARGO_BIN_EXE_docket"))
+        .args(["run", "--config"])
+        .arg(rig.path("docket.yaml"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(1), "{said}");
+    assert!(said.contains("pid"), "{said}");
+    rig.ok(&["get"]);
+}
+
+#[test]
+fn killed_at_many_moments_while_sessions_come_and_go_it_ends_where_an_undisturbed_run_ends() {
+    let kills: u32 =
+        std::env::var("DOCKET_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(40);
+    let mut rig = Rig::new("storm");
+    rig.start();
+    let mut random = 0x9e37_79b9_u64;
+    let mut next = move |below: u64| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random % below
+    };
+    let mut edits = Vec::new();
+    for round in 0..kills {
+        let n = next(10);
+        let (name, user) = (format!("s{n}"), format!("u{n}"));
+        let file = rig.path(&format!("specs/{name}.yaml"));
+        match next(5) {
+            0 if exists(&file) && n >= 5 => std::fs::remove_file(&file).unwrap(),
+            1 => {
+                let more = format!("  container: {{env: {{ROUND: \"{round}\"}}}}");
+                rig.write(&format!("{name}.yaml"), &session(&name, &user, "c", &more));
+            }
+            2 => {
+                let all = rig.containers();
+                if let Some((id, _, _)) = all.get(next(all.len().max(1) as u64) as usize) {
+                    let _it_may_be_gone =
+                        std::process::Command::new("docker").args(["rm", "-f", id]).output();
+                }
+            }
+            _ => rig.write(&format!("{name}.yaml"), &session(&name, &user, "c", "")),
+        }
+        if let Some(view) = rig.get(&format!("s{}", next(5)))
+            && condition(&view, "Ready").0 == "True"
+        {
+            let path = format!("edit-{round}.txt");
+            let address = view["status"]["address"].as_str().unwrap_or_default().to_owned();
+            let written = super::rig::exchange(
+                &address,
+                "POST",
+                &format!("/write?path={path}"),
+                &round.to_string(),
+            );
+            if matches!(written, Ok((200, _))) {
+                let user = view["spec"]["user"].as_str().unwrap().to_owned();
+                edits.push((user, path, round.to_string()));
+            }
+        }
+        std::thread::sleep(std::time::Duration::from_millis(next(400)));
+        rig.kill();
+        rig.spawn(&[]);
+    }
+    rig.answers();
+    for n in 0..10 {
+        let name = format!("s{n}");
+        rig.write(&format!("{name}.yaml"), &session(&name, &format!("u{n}"), "c", ""));
+    }
+    let mut ports = std::collections::BTreeSet::new();
+    for n in 0..10 {
+        let view = rig.see("is ready and up to date", &format!("s{n}"), |view| {
+            condition(view, "Ready").0 == "True" && condition(view, "UpToDate").0 == "True"
+        });
+        ports.insert(view["status"]["port"].as_u64().unwrap());
+    }
+    assert_eq!(ports.len(), 10, "no shared port");
+    assert_eq!(rig.containers().len(), 10, "{:?}", rig.containers());
+    for (user, path, text) in &edits {
+        rig.until(&format!("{user}/{path} is stored"), |rig| {
+            stored(rig, user, "c", path).as_deref() == Some(text)
+        });
+    }
+    for n in 0..10 {
+        rig.remove(&format!("s{n}.yaml"));
+    }
+    let mut confirmed = false;
+    rig.until("everything is gone", |rig| {
+        if !confirmed {
+            confirmed = rig.docket(&["confirm-prune"]).stdout.contains('s');
+        }
+        rig.containers().is_empty() && rig.docket(&["get", "-o", "name"]).stdout.trim().is_empty()
+    });
+    assert!(!exists(&rig.path("workspaces/u0")), "no workspace is left");
+    println!("{kills} kills, {} edits, none lost", edits.len());
+}

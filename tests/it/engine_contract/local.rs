@@ -1,0 +1,190 @@
+//! What only shows on a real engine of this machine: confinement seen from inside, isolation of
+//! the network, and an engine that is killed and comes back.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use docket::docker::{Docker, DockerConfig, Isolation};
+use docket::model::{ContainerPrefix, Identity, Installation, Network};
+use docket::probe::HttpProbe;
+use docket::world::{Engine, EngineErrorKind, EngineEvent, Probe, ProbeOutcome};
+use futures_util::StreamExt;
+
+use super::rules::{Bench, eventually, hold};
+use super::{bench, drop_networks};
+
+/// The body of the sample's answer.
+fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+}
+
+async fn until_healthy(address: SocketAddr) {
+    eventually(|| async {
+        let outcome = HttpProbe.probe(address, "/health", Duration::from_secs(2)).await;
+        (outcome == ProbeOutcome::Healthy).then_some(())
+    })
+    .await;
+}
+
+/// Whether a TCP connection can be made from inside a container's network.
+fn reaches(pid: i32, address: SocketAddr) -> bool {
+    let script = format!("exec 3<>/dev/tcp/{}/{}", address.ip(), address.port());
+    let pid = pid.to_string();
+    let arguments = ["-t", &pid, "-n", "timeout", "1", "bash", "-c", &script];
+    Command::new("nsenter").args(arguments).output().unwrap().status.success()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_locks_are_seen_from_inside() {
+    let bench = bench();
+    let rule = async {
+        let port = (bench.free_port)();
+        let id = bench
+            .started(|request| {
+                request.host_port = Some(port);
+                request.spec.security.run_as = "1000:1000".to_owned();
+                request.spec.env.insert("FEATURE_X".to_owned(), "on".to_owned());
+            })
+            .await;
+        let (_, detail) = bench.seen(&id).await;
+        let address = detail.published.unwrap();
+        until_healthy(address).await;
+        assert!(get(address, "/env").lines().any(|line| line == "FEATURE_X=on"));
+        let pid = detail.pid.expect("a local pid");
+        let children = format!("/proc/{pid}/task/{pid}/children");
+        let child = std::fs::read_to_string(children).unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.trim())).unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+            line.split_once(':').unwrap().1.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(field("Uid:"), "1000 1000 1000 1000");
+        assert_eq!(field("CapEff:"), "0000000000000000");
+        assert_eq!(field("CapBnd:"), "0000000000000001", "CHOWN and nothing else");
+        assert_eq!((field("NoNewPrivs:"), field("Seccomp:")), ("1".to_owned(), "2".to_owned()));
+    };
+    hold(&bench, rule).await;
+    drop_networks(&bench);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t13_tenants_reach_neither_each_other_nor_the_host_nor_the_metadata_service() {
+    let bench = bench();
+    hold(&bench, isolated(&bench)).await;
+    drop_networks(&bench);
+}
+
+async fn isolated(bench: &Bench<Docker>) {
+    assert_eq!(bench.engine.isolation().await.unwrap(), Isolation::Enforced);
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let port = (bench.free_port)();
+        let id = bench
+            .started(|request| {
+                request.host_port = Some(port);
+                request.spec.network = Network::Docket;
+            })
+            .await;
+        let detail = bench.seen(&id).await.1;
+        // Published, it answers the operator: on loopback and on its own address.
+        until_healthy(detail.published.unwrap()).await;
+        until_healthy((detail.inner.unwrap(), 3000).into()).await;
+        seen.push(detail);
+    }
+    let pid = seen[0].pid.unwrap();
+    let own = SocketAddr::from((seen[0].inner.unwrap(), 3000));
+    let neighbour = SocketAddr::from((seen[1].inner.unwrap(), 3000));
+    assert!(reaches(pid, own), "the way of looking works");
+    assert!(!reaches(pid, neighbour), "the neighbour's container port");
+    let host = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = host.local_addr().unwrap().port();
+    let gateway = {
+        let std::net::IpAddr::V4(inner) = own.ip() else { panic!("{own}") };
+        let [a, b, _, _] = inner.octets();
+        SocketAddr::from(([a, b, 0, 1], port))
+    };
+    assert!(TcpStream::connect(gateway).is_ok(), "the host itself reaches {gateway}");
+    assert!(!reaches(pid, gateway), "the host's own address");
+    let rules = Command::new("/usr/sbin/iptables").args(["-S", "DOCKER-USER"]).output().unwrap();
+    let listed = String::from_utf8(rules.stdout).unwrap();
+    let comment = format!("--comment docket-{} ", bench.installation);
+    let ours = listed.lines().filter(|line| line.contains(&comment));
+    let metadata: Vec<_> = ours.filter(|line| line.contains("-d 169.254.0.0/16")).collect();
+    assert_eq!(metadata.len(), 1, "{listed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_network_of_that_name_is_not_used() {
+    let bench = bench();
+    let name = format!("docket-{}", bench.installation);
+    let made = Command::new("docker").args(["network", "create", &name]).output().unwrap();
+    assert!(made.status.success());
+    let error = bench.engine.ensure_network().await.unwrap_err();
+    drop_networks(&bench);
+    assert_eq!(error.kind, EngineErrorKind::Conflict);
+    assert!(error.message.contains(&format!("docker network rm {name}")), "{error}");
+}
+
+/// An engine of the test's own, ended with it.
+struct PrivateEngine(tempfile::TempDir);
+
+impl PrivateEngine {
+    fn start() -> PrivateEngine {
+        let engine = PrivateEngine(tempfile::Builder::new().prefix("dke").tempdir().unwrap());
+        engine.run("start");
+        engine
+    }
+
+    fn run(&self, command: &str) {
+        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("scripts/private-engine");
+        let output = Command::new(script).arg(command).arg(self.0.path()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "private-engine {command}: {said}");
+    }
+
+    fn docker(&self) -> Docker {
+        let identity = Identity {
+            installation: Installation::parse("private").unwrap(),
+            prefix: ContainerPrefix::parse("docket").unwrap(),
+            bind: "127.0.0.1".parse().unwrap(),
+        };
+        let host = Some(format!("unix://{}/docker.sock", self.0.path().display()));
+        Docker::new(DockerConfig { host, identity }).unwrap()
+    }
+}
+
+impl Drop for PrivateEngine {
+    fn drop(&mut self) {
+        self.run("stop");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_engine_is_gone_and_unknown_and_another_run_when_it_is_back() {
+    let engine = PrivateEngine::start();
+    let docker = engine.docker();
+    let mut events = docker.events();
+    assert_eq!(next(&mut events).await, EngineEvent::Relist);
+    let first = docker.info().await.unwrap();
+    assert!(first.started_at.is_some(), "{first:?}");
+    engine.run("kill");
+    assert!(matches!(next(&mut events).await, EngineEvent::Gone(_)));
+    assert_eq!(docker.list().await.unwrap_err().kind, EngineErrorKind::Unreachable);
+    engine.run("dockerd");
+    assert_eq!(next(&mut events).await, EngineEvent::Relist);
+    assert_eq!(docker.list().await.unwrap(), []);
+    let second = docker.info().await.unwrap();
+    assert!(second.started_at > first.started_at, "{first:?} {second:?}");
+}
+
+async fn next(events: &mut docket::world::EventStream) -> EngineEvent {
+    let wait = Duration::from_secs(60);
+    tokio::time::timeout(wait, events.next()).await.expect("an event in time").unwrap()
+}
