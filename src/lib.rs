@@ -7,7 +7,9 @@
 //!  engine, workspaces, probes ────┴─> plan() ─> actions ─> effects
 //! ```
 
+pub mod api;
 pub mod apply;
+pub mod cli;
 pub mod config;
 pub mod docker;
 pub mod model;
