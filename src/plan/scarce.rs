@@ -73,7 +73,7 @@ impl Scarce {
 
     /// Counts the steps of a plan that is being carried out: what they take is not in the record
     /// yet, and nobody else may be given it.
-    fn reserve(&mut self, input: &Input<'_>, name: &SessionName, actions: &[Action]) {
+    pub(super) fn reserve(&mut self, input: &Input<'_>, name: &SessionName, actions: &[Action]) {
         let recorded = input.sessions.get(name).is_some_and(|one| one.record.is_some());
         for action in actions {
             match action {
