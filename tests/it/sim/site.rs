@@ -116,7 +116,9 @@ impl Site {
     }
 
     fn settings(&self) -> Settings {
-        let bounds = Bounds { ports: (8001, 8010), ..Bounds::default() };
+        let capabilities = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"];
+        let capabilities = capabilities.map(str::to_owned).into();
+        let bounds = Bounds { ports: (8001, 8010), capabilities, ..Bounds::default() };
         Settings {
             policy: Policy {
                 bounds,
