@@ -52,7 +52,7 @@ impl Home {
     /// Whether there is a store. An error is not an answer.
     pub(super) fn has_db(&self) -> Result<bool, Fault> {
         let path = self.db();
-        match fs::symlink_metadata(&path) {
+        match fs::metadata(&path) {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(Fault::at(&path)(error)),

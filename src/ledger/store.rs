@@ -60,6 +60,9 @@ impl Store {
     /// # Errors
     /// [`Fault::Damage`] if it is not what was acknowledged; others if that could not be told.
     pub(super) fn open(path: &Path) -> Result<Store, Fault> {
+        if !std::fs::metadata(path).map_err(Fault::at(path))?.is_dir() {
+            return Err(Fault::Damage("it is no directory".to_owned()));
+        }
         let db = open_sled(path)?;
         let (sums, meta) = guarded(|| add_up(&db))?;
         let store = Store::attach(db, path, sums, meta)?;
