@@ -152,6 +152,12 @@ impl Store {
         self.file.sync_all().map_err(Fault::at(Path::new("the store's file")))
     }
 
+    /// What one key holds.
+    #[cfg(test)]
+    pub(super) fn value(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.db.get(key).unwrap().map(|value| value.to_vec())
+    }
+
     /// One value, if there is one.
     pub(super) fn get(&self, name: &str) -> Result<Option<Vec<u8>>, Fault> {
         let all = self.all(&format::stem(name))?;

@@ -279,3 +279,27 @@ async fn a_store_of_a_newer_docket_stays_where_it_is() {
     assert!(error.contains("newer docket"), "{error}");
     assert!(db(&state).join("conf").exists());
 }
+
+#[test]
+fn a_batch_that_reached_the_disk_and_was_refused_is_undone_first() {
+    let state = tempfile::tempdir().unwrap();
+    let home = Home::take(&state.path().join("state")).unwrap();
+    let store = open_store(&home).unwrap();
+    let mut writer = Writer::new(home, store, Arc::default());
+    let keep = |writer: &mut Writer, text: &str| {
+        let batch = vec![fact("same", text), fact(text, &"long ".repeat(5000))];
+        writer.keep(format::facts(batch).unwrap())
+    };
+    keep(&mut writer, "acknowledged").unwrap();
+    // As if the last sync of it had failed.
+    writer.pretend_refused(|writer| keep(writer, "refused").unwrap());
+    keep(&mut writer, "later").unwrap();
+    let facts = writer.load().unwrap().facts;
+    assert_eq!(facts.keys().collect::<Vec<_>>(), ["acknowledged", "later", "same"]);
+    assert_eq!(text(&facts, "same"), "later");
+    writer.pretend_refused(|writer| keep(writer, "refused").unwrap());
+    writer.heal().unwrap();
+    let facts = writer.load().unwrap().facts;
+    assert_eq!(text(&facts, "same"), "later");
+    assert!(!facts.contains_key("refused"));
+}
