@@ -276,7 +276,12 @@ fn keys(sums: &Sums, changes: &Changes, prefix: &[u8]) -> BTreeSet<Vec<u8>> {
 }
 
 fn drop_old_events(sums: &Sums, changes: &mut Changes) {
-    let keys = keys(sums, changes, format::EVENT.as_bytes());
+    let prefix = format::EVENT.as_bytes();
+    let known = sums.range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(prefix));
+    if known.count() + changes.len() <= RING + SLACK {
+        return;
+    }
+    let keys = keys(sums, changes, prefix);
     let names: BTreeSet<&str> =
         keys.iter().filter_map(|key| Some(format::name_of(key)?.0)).collect();
     if names.len() <= RING + SLACK {
