@@ -18,6 +18,7 @@ use crate::model::{
 };
 use crate::plan::{Refused, Want};
 use crate::spec::Object;
+pub use crate::spec::{SourceFile, Sources};
 use crate::world::{Clock, Engine, Ledger, Objects, Probe, Workspaces};
 
 use super::handle::{Answer, Refusal, SourceView};
@@ -33,33 +34,6 @@ pub struct PruneGuard {
     pub at_least: u32,
     /// And so many per cent of all that files own.
     pub percent: u32,
-}
-
-/// One file of the watched directory.
-#[derive(Clone, Debug, PartialEq)]
-pub enum SourceFile {
-    /// It parses as a whole.
-    Parsed {
-        /// Its objects.
-        objects: Vec<Object>,
-        /// Short hash of its contents.
-        revision: String,
-    },
-    /// It does not: `file:line:column: message` each.
-    Invalid(Vec<String>),
-    /// It is there and cannot be read.
-    Unreadable(String),
-}
-
-/// A complete listing of the watched directory, or why there is none.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sources {
-    /// Where it is, for people.
-    pub root: String,
-    /// Why nothing may be concluded, if so.
-    pub trouble: Option<String>,
-    /// Files by path relative to the root.
-    pub files: BTreeMap<String, SourceFile>,
 }
 
 /// What a listing has to be compared with.
