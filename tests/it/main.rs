@@ -12,6 +12,7 @@
 mod e2e;
 mod engine_contract;
 mod hostile;
+mod ledger_crash;
 mod lockfile;
 #[cfg(feature = "testing")]
 mod sim;
