@@ -408,5 +408,5 @@ fn entry_of(row: &ManifestEntry, sha256: crate::model::Sha256, stamp: Stamp) -> 
 /// What a file gets whose row does not say.
 const FILE_MODE: u32 = 0o644;
 
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
 mod tests;
