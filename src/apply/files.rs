@@ -317,12 +317,7 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         Ok((remote, scan, plan))
     }
 
-    fn plan(
-        &self,
-        base: Option<&Base>,
-        scan: &Scan,
-        remote: &Remote,
-    ) -> Result<Plan, FilesError> {
+    fn plan(&self, base: Option<&Base>, scan: &Scan, remote: &Remote) -> Result<Plan, FilesError> {
         let context = Context {
             user: &self.place.user,
             now: self.clock.now(),
@@ -364,10 +359,11 @@ fn next_base(
             continue;
         }
         let known = before.and_then(|base| base.files.get(path));
-        if let Some(entry) = outcome.agreed.get(path).or(known) {
+        if let Some(entry) = known {
             files.insert(path.clone(), entry.clone());
         }
     }
+    files.extend(outcome.agreed.clone());
     let mut base = Base { etag: None, files, tree: tree.clone() };
     if mirrors(&base, remote) {
         base.etag.clone_from(&remote.etag);

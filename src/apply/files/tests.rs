@@ -1,6 +1,6 @@
 //! Sync and hydration over the real doors: a workspace on disk and the directory store.
 
 mod cuts;
-mod hydration;
 mod home;
+mod hydration;
 mod two_sides;

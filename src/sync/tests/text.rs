@@ -8,8 +8,8 @@ use super::picture::path;
 use crate::model::{ManifestEntry, RelPath, Sha256, Timestamp, Tree, UserName};
 use crate::sync::manifest::parse_within;
 use crate::sync::{
-    BadManifest, bare_path, check_key, conflict_path, kept_manifest, key_candidates, parse_bare, parse_manifest,
-    parse_tree, render_manifest, render_tree, sum,
+    BadManifest, bare_path, check_key, conflict_path, kept_manifest, key_candidates, parse_bare,
+    parse_manifest, parse_tree, render_manifest, render_tree, sum,
 };
 
 fn entry(key: &str) -> ManifestEntry {
@@ -84,10 +84,7 @@ fn row(logical: &str, key: &str) -> String {
 #[test]
 fn a_refused_entry_is_named() {
     let at = |logical: &str| format!("[{}, {}]", row("ok", "files/ok"), row(logical, "files/x"));
-    refused(
-        &at("../up"),
-        expect!["entry 1 (`../up`) is refused: it has a `.` or `..` component"],
-    );
+    refused(&at("../up"), expect!["entry 1 (`../up`) is refused: it has a `.` or `..` component"]);
     refused(
         &at("/etc/passwd"),
         expect!["entry 1 (`/etc/passwd`) is refused: it is absolute or has an empty component"],
@@ -123,24 +120,63 @@ fn a_key_outside_the_case_is_refused() {
     }
     refused(
         &format!("[{}]", row("a", "../../bob/one/files/a")),
-        expect!["entry 0 (`a`) is refused: storage_key `../../bob/one/files/a`: it leads outside the case: keys are relative to the case and have no `.` or `..`"],
+        expect![
+            "entry 0 (`a`) is refused: storage_key `../../bob/one/files/a`: it leads outside the case: keys are relative to the case and have no `.` or `..`"
+        ],
     );
 }
 
 #[test]
 fn wrong_types_are_refused() {
-    refused("{}", expect!["it is not a JSON list of files: invalid type: map, expected a list of files at line 1 column 0"]);
-    refused("[1]", expect!["entry 0 (`1`) is refused: it is not an object with logical_path and storage_key"]);
-    refused("[", expect!["it is not a JSON list of files: EOF while parsing a list at line 1 column 1"]);
-    refused("[] x", expect!["it is not a JSON list of files: trailing characters at line 1 column 4"]);
+    refused(
+        "{}",
+        expect![
+            "it is not a JSON list of files: invalid type: map, expected a list of files at line 1 column 0"
+        ],
+    );
+    refused(
+        "[1]",
+        expect!["entry 0 (`1`) is refused: it is not an object with logical_path and storage_key"],
+    );
+    refused(
+        "[",
+        expect!["it is not a JSON list of files: EOF while parsing a list at line 1 column 1"],
+    );
+    refused(
+        "[] x",
+        expect!["it is not a JSON list of files: trailing characters at line 1 column 4"],
+    );
     let with = |field: &str| format!(r#"[{{"logical_path": "a", "storage_key": "k", {field}}}]"#);
-    refused(&with(r#""size": -1"#), expect!["entry 0 (`a`) is refused: size is not a number of bytes"]);
-    refused(&with(r#""size": "9""#), expect!["entry 0 (`a`) is refused: size is not a number of bytes"]);
-    refused(&with(r#""sha256": "abc""#), expect!["entry 0 (`a`) is refused: sha256 is not 64 hex digits"]);
-    refused(&with(r#""mtime": "yesterday""#), expect!["entry 0 (`a`) is refused: mtime is neither RFC 3339 nor seconds since 1970"]);
-    refused(&with(r#""mode": "rwx""#), expect![[r#"entry 0 (`a`) is refused: mode is neither octal digits like "0644" nor a number up to 4095"#]]);
-    refused(r#"[{"storage_key": "k"}]"#, expect![[r#"entry 0 (`{"storage_key":"k"}`) is refused: logical_path is missing"#]]);
-    refused(r#"[{"logical_path": "a"}]"#, expect!["entry 0 (`a`) is refused: storage_key is missing"]);
+    refused(
+        &with(r#""size": -1"#),
+        expect!["entry 0 (`a`) is refused: size is not a number of bytes"],
+    );
+    refused(
+        &with(r#""size": "9""#),
+        expect!["entry 0 (`a`) is refused: size is not a number of bytes"],
+    );
+    refused(
+        &with(r#""sha256": "abc""#),
+        expect!["entry 0 (`a`) is refused: sha256 is not 64 hex digits"],
+    );
+    refused(
+        &with(r#""mtime": "yesterday""#),
+        expect!["entry 0 (`a`) is refused: mtime is neither RFC 3339 nor seconds since 1970"],
+    );
+    refused(
+        &with(r#""mode": "rwx""#),
+        expect![[
+            r#"entry 0 (`a`) is refused: mode is neither octal digits like "0644" nor a number up to 4095"#
+        ]],
+    );
+    refused(
+        r#"[{"storage_key": "k"}]"#,
+        expect![[r#"entry 0 (`{"storage_key":"k"}`) is refused: logical_path is missing"#]],
+    );
+    refused(
+        r#"[{"logical_path": "a"}]"#,
+        expect!["entry 0 (`a`) is refused: storage_key is missing"],
+    );
 }
 
 #[test]

@@ -102,8 +102,7 @@ async fn a_sync_that_is_cut_off_anywhere_is_finished_by_the_next() {
     for polls in 1.. {
         let (_temp, store) = store();
         let (mut a, mut b) = busy(&store).await;
-        let done: Option<Result<Found, FilesError>> =
-            cut(a.try_sync(ScanMode::Quick), polls).await;
+        let done: Option<Result<Found, FilesError>> = cut(a.try_sync(ScanMode::Quick), polls).await;
         finished(&mut a, &mut b, &store, &format!("after {polls} polls")).await;
         if let Some(ended) = done {
             ended.unwrap();

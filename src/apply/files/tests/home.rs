@@ -216,10 +216,9 @@ impl Home {
         let told = Mutex::new(Vec::new());
         let tell = |progress| told.lock().unwrap().push(progress);
         let base = self.base.as_ref();
-        let found =
-            hydrate_paths(local, store, &Still, place, spec, (0, 0), base, &paths, &tell)
-                .await
-                .unwrap();
+        let found = hydrate_paths(local, store, &Still, place, spec, (0, 0), base, &paths, &tell)
+            .await
+            .unwrap();
         self.base = Some(found.base.clone());
         (found, told.into_inner().unwrap())
     }

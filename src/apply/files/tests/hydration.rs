@@ -107,7 +107,8 @@ async fn edits_made_before_a_hydration_is_done_again_stay() {
     home.remove("exhibits/b.bin");
     home.write("new", "n");
     let found = home.try_hydrate().await.unwrap();
-    let here = map(&[("big.mp4", "0123456789 and more"), ("new", "n"), ("pleadings/a.pdf", "edited")]);
+    let here =
+        map(&[("big.mp4", "0123456789 and more"), ("new", "n"), ("pleadings/a.pdf", "edited")]);
     assert_eq!(home.files(), here);
     assert_eq!(found.seen.unsynced, 2);
     home.sync().await;
@@ -138,10 +139,7 @@ async fn a_missing_object_is_named_and_the_others_come() {
     let mut home = Home::new(&store).await;
     let error = home.try_hydrate().await.unwrap_err();
     assert_eq!(error.kind(), FilesErrorKind::ObjectMissing);
-    assert_eq!(
-        error.to_string(),
-        "`pleadings/a.pdf`: its object `docs/1` is not in the store"
-    );
+    assert_eq!(error.to_string(), "`pleadings/a.pdf`: its object `docs/1` is not in the store");
     assert!(home.read("big.mp4").is_some() && home.read("exhibits/b.bin").is_some());
     // In a running session nothing waits for it, and its row stays.
     home.write("new", "n");

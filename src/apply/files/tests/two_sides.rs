@@ -1,10 +1,11 @@
 //! Changes on both sides, from the first file to the manifest's last race.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
 use super::home::{Home, map, store};
 use crate::apply::files::FilesErrorKind;
+use crate::model::Stamp;
 use crate::world::{ScanMode, StoreErrorKind};
 
 #[tokio::test]
@@ -170,37 +171,54 @@ async fn a_store_that_fails_changes_nothing_here() {
 
 /// FAULTS 26.
 #[tokio::test]
-async fn a_manifest_that_vanished_or_emptied_removes_nothing() {
+async fn a_manifest_that_vanished_is_held() {
     let (_temp, store) = store();
     let mut home = Home::new(&store).await;
     home.write("a", "one");
     home.sync().await;
     let manifest = fs::read_to_string(store.store.path().join("ann/one/manifest.json")).unwrap();
-    for text in [None, Some("[]")] {
-        match text {
-            None => store.take_out("manifest.json"),
-            Some(text) => store.drop_in("manifest.json", text),
-        }
-        for base in [home.base.clone(), None] {
-            let kept = std::mem::replace(&mut home.base, base);
-            let ended = home.try_sync(ScanMode::Quick).await;
-            if kept.is_some() && home.base.is_none() && text.is_some() {
-                // Without a base an empty manifest is no deletion: the file is added to it.
-                ended.unwrap();
-                assert_eq!(store.manifest(), map(&[("a", "one")]));
-            } else {
-                assert_eq!(ended.unwrap_err().kind(), FilesErrorKind::ManifestUnavailable);
-            }
-            home.base = kept;
-            assert_eq!(home.files(), map(&[("a", "one")]));
-            if home.base.is_none() {
-                break;
-            }
-        }
+    store.take_out("manifest.json");
+    for base in [home.base.clone(), None] {
+        home.base = base;
+        let ended = home.try_sync(ScanMode::Quick).await.unwrap_err();
+        assert_eq!(ended.kind(), FilesErrorKind::ManifestUnavailable);
+        assert!(home.try_hydrate().await.is_err());
+        assert_eq!(home.files(), map(&[("a", "one")]));
     }
     store.drop_in("manifest.json", &manifest);
     home.sync().await;
+    assert_eq!(home.files(), store.manifest());
+}
+
+/// FAULTS 26.
+#[tokio::test]
+async fn a_manifest_that_was_emptied_removes_nothing_here() {
+    let (_temp, store) = store();
+    let mut home = Home::new(&store).await;
+    home.write("a", "one");
+    home.sync().await;
+    store.drop_in("manifest.json", "[]");
+    let ended = home.try_sync(ScanMode::Quick).await.unwrap_err();
+    assert_eq!(ended.kind(), FilesErrorKind::ManifestUnavailable);
     assert_eq!(home.files(), map(&[("a", "one")]));
+    // Without a base it is no deletion: the file is added to it.
+    home.base = None;
+    home.sync().await;
+    assert_eq!(store.manifest(), map(&[("a", "one")]));
+}
+
+/// FAULTS 26: a listing that misses known files is no deletion either.
+#[tokio::test]
+async fn a_short_listing_is_held() {
+    let (_temp, store) = store();
+    store.drop_in("files/a", "one");
+    store.drop_in("files/b", "two");
+    let mut home = Home::new(&store).await;
+    home.try_hydrate().await.unwrap();
+    store.take_out("files/b");
+    let ended = home.try_sync(ScanMode::Quick).await.unwrap_err();
+    assert_eq!(ended.kind(), FilesErrorKind::ManifestUnavailable);
+    assert_eq!(home.files(), map(&[("a", "one"), ("b", "two")]));
 }
 
 /// FAULTS 44.
@@ -234,8 +252,13 @@ async fn without_a_base_nothing_is_deleted_on_either_side() {
     home.base = None;
     home.sync().await;
     let copy = "edited (conflict ann 2026-11-23T20-04-10Z)";
-    let all =
-        map(&[("added", "a"), ("edited", "old"), (copy, "new!"), ("removed-here", "r"), ("same", "s")]);
+    let all = map(&[
+        ("added", "a"),
+        ("edited", "old"),
+        (copy, "new!"),
+        ("removed-here", "r"),
+        ("same", "s"),
+    ]);
     assert_eq!(home.files(), all);
     assert_eq!(store.manifest(), all);
 }
@@ -329,13 +352,21 @@ async fn a_checksum_sync_finds_what_stamps_hide() {
     let mut home = Home::new(&store).await;
     home.write("a", "one");
     home.sync().await;
+    home.write("a", "two");
     // As if a store through a mapping had left every stamp as it was.
+    let seen = fs::metadata(home.dir.join("a")).unwrap();
     let entry = home.base.as_mut().unwrap().files.values_mut().next().unwrap();
-    let (real, key) = (entry.sha256, entry.storage_key.clone());
-    entry.sha256 = Some(crate::sync::sum(b"other"));
-    let found = home.try_sync(ScanMode::Checksum).await.unwrap();
-    let entry = &found.base.files[&super::home::path("a")];
-    assert_eq!((entry.sha256, &entry.storage_key), (real, &key));
+    entry.mtime_ns = seen.mtime() * 1_000_000_000 + seen.mtime_nsec();
+    entry.stamp = Some(Stamp {
+        ino: seen.ino(),
+        size: seen.size(),
+        mtime_ns: entry.mtime_ns,
+        ctime_ns: seen.ctime() * 1_000_000_000 + seen.ctime_nsec(),
+    });
+    home.sync().await;
+    assert_eq!(store.manifest(), map(&[("a", "one")]));
+    home.try_sync(ScanMode::Checksum).await.unwrap();
+    assert_eq!(store.manifest(), map(&[("a", "two")]));
 }
 
 /// O1, P4.
