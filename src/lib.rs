@@ -7,9 +7,13 @@
 //!  engine, workspaces, probes ────┴─> plan() ─> actions ─> effects
 //! ```
 
+pub mod api;
 pub mod apply;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod docker;
+pub mod ledger;
 pub mod model;
 pub mod objects;
 pub mod observe;
@@ -19,7 +23,8 @@ pub mod probe;
 pub mod spec;
 pub mod status;
 pub mod sync;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod watch;
 pub mod workspace;
 pub mod world;

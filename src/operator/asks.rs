@@ -127,6 +127,7 @@ where
             space: self.space.clone(),
             quarantine: &quarantine,
             engine_started: self.engine_started,
+            underway: self.underway(),
         })
     }
 
@@ -461,6 +462,18 @@ where
         self.wants.confirm(&names);
         self.reconsider();
         Ok(names.iter().map(ToString::to_string).collect())
+    }
+
+    /// Writes down whose confirmed end is still to come.
+    pub(super) fn keep_confirmed(&self) {
+        let text = serde_json::to_string(self.wants.confirmed()).unwrap_or_default();
+        let doors = Arc::clone(&self.doors);
+        tokio::spawn(async move {
+            let batch = vec![Write::Fact(CONFIRMED.to_owned(), text)];
+            if let Err(error) = doors.book.ledger().commit(batch).await {
+                tracing::warn!(%error, "confirmed ends were not kept");
+            }
+        });
     }
 
     fn doctor(&self, reply: oneshot::Sender<Answer<Vec<Finding>>>) {

@@ -143,6 +143,8 @@ where
             main: None,
             files: false,
             trusted_from: number,
+            touched_at: None,
+            missed: BTreeSet::new(),
             repeats: 0,
             not_before: None,
             prober: None,

@@ -13,5 +13,7 @@ mod e2e;
 mod engine_contract;
 mod hostile;
 mod lockfile;
+#[cfg(feature = "testing")]
+mod sim;
 mod support;
 mod tidy;

@@ -1,0 +1,1 @@
+//! What is printed, from fixed views; what is refused.
