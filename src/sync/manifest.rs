@@ -206,7 +206,7 @@ fn parse_row(index: usize, row: &Value) -> Result<(RelPath, ManifestEntry), BadM
         Some(value) => Some(
             value
                 .as_u64()
-                .filter(|size| *size <= i64::MAX as u64)
+                .filter(|size| i64::try_from(*size).is_ok())
                 .ok_or_else(|| refuse("size is not a number of bytes".to_owned()))?,
         ),
         None => None,

@@ -152,16 +152,8 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
             _ => None,
         });
         self.write_stubs(plan, lazy.collect(), outcome).await?;
-        let orders = self.orders_of_sync(plan);
+        let orders = orders_of_sync(plan);
         self.fetch_orders(plan, orders, outcome, &|_| ()).await
-    }
-
-    fn orders_of_sync<'p>(&self, plan: &'p Plan) -> Vec<Order<'p>> {
-        let fetches = plan.changes.iter().filter_map(|(path, change)| match change {
-            Change::Fetch { row, over } => Some(Order { path, row: row.clone(), over: *over }),
-            _ => None,
-        });
-        fetches.collect()
     }
 
     /// Smallest first, many beside each other. What fails is noted; the others go on, unless the
@@ -413,4 +405,13 @@ fn row_of(entry: &BaseEntry) -> ManifestEntry {
         mtime_ns: Some(entry.mtime_ns),
         storage_key: entry.storage_key.clone(),
     }
+}
+
+/// What a sync brings here.
+fn orders_of_sync(plan: &Plan) -> Vec<Order<'_>> {
+    let fetches = plan.changes.iter().filter_map(|(path, change)| match change {
+        Change::Fetch { row, over } => Some(Order { path, row: row.clone(), over: *over }),
+        _ => None,
+    });
+    fetches.collect()
 }

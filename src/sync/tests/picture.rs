@@ -107,12 +107,13 @@ fn here(scan: &mut Scan, at: &str, what: &[&str]) {
     scan.entries.insert(path(at), LocalEntry { kind, mode });
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "reads better where it is called")]
 fn check(text: &str, expect: Expect) {
-    check_as(true, text, expect);
+    check_as(true, text, &expect);
 }
 
 /// `stubs`: what is lazy is absent here; else a placeholder stands for it.
-fn check_as(stubs: bool, text: &str, expect: Expect) {
+fn check_as(stubs: bool, text: &str, expect: &Expect) {
     let world = world(text);
     let user = UserName::parse("ann").unwrap();
     let context = Context {
@@ -318,7 +319,7 @@ fn a_placeholder_is_unchanged_and_gone_it_is_a_deletion() {
          here here placeholder
          base gone lazy 0123456789
          there gone 0123456789",
-        expect![[r#"
+        &expect![[r#"
             drop `gone` from the manifest
         "#]],
     );
@@ -331,7 +332,7 @@ fn with_a_placeholder_at_an_unknown_path_no_absent_one_was_deleted() {
         "base gone lazy 0123456789
          there gone 0123456789
          here elsewhere placeholder",
-        expect![[r#"
+        &expect![[r#"
             hold `elsewhere`: a placeholder that was moved: where it came from is not known
         "#]],
     );

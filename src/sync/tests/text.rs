@@ -72,6 +72,7 @@ fn a_manifest_from_elsewhere_needs_two_fields_only() {
     assert_eq!(row.storage_key, "docs/17");
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "reads better where it is called")]
 fn refused(text: &str, expect: Expect) {
     expect.assert_eq(&parse_manifest(text.as_bytes()).unwrap_err().to_string());
 }

@@ -328,7 +328,7 @@ fn spec() -> WorkspaceSpec {
             eager_below: 1 << 20,
             large: LargeFiles::Stub,
             prefetch: 0,
-            open_deadline: Duration::from_secs(60),
+            open_deadline: Duration::from_mins(1),
         },
         sync_interval: Duration::from_secs(30),
         sync_exclude: vec![],
