@@ -8,18 +8,18 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::apply::{Doors, Lanes};
 use crate::api::{self, Guard, Reading, ServeError, Token};
+use crate::apply::{Doors, Lanes};
 use crate::clock::WallClock;
 use crate::config::{Config, Flags, HttpRead, LogFormat, Store, Surroundings};
 use crate::docker::{Docker, DockerConfig};
 use crate::ledger::Sled;
 use crate::objects::directory::Directory;
+use crate::operator::handle::{Ask, Handle};
 use crate::operator::{Operator, Settings, rebuild};
 use crate::probe::HttpProbe;
 use crate::workspace::Local;
 use crate::world::{Clock as _, Ledger as _};
-use crate::operator::handle::{Ask, Handle};
 
 use super::Context;
 use super::exit::{Code, Failure, chain};
@@ -251,7 +251,10 @@ async fn reload(config: &Config, around: &Surroundings, running: &Running) {
     };
     let fixed = config.fixed_differences(&newer);
     if !fixed.is_empty() {
-        tracing::warn!(keys = fixed.join(", "), "changed, but only a restart brings them into force");
+        tracing::warn!(
+            keys = fixed.join(", "),
+            "changed, but only a restart brings them into force"
+        );
     }
     let settings = Settings { workspaces: config.workspaces.clone(), ..newer.settings() };
     let _the_loop_has_ended = running.settings.send(settings).await;
