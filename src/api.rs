@@ -175,6 +175,3 @@ async fn within_linger(
         () = patience => Ok(()),
     }
 }
-
-#[cfg(test)]
-mod tests;

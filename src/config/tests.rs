@@ -173,11 +173,11 @@ fn an_unknown_key_is_placed_and_the_nearest_named() {
 fn a_bad_value_is_placed() {
     refused("specs: a\ntick: fast\n", expect![[r#"docket.yaml:2:7: tick: `fast` is not a duration: a number and a unit, e.g. 30s, 8h, 7d"#]]);
     refused("allow:\n  networks: mine\n", expect![[r#"docket.yaml:2:13: allow.networks: expected a list, e.g. [mine]"#]]);
-    refused("limits: 5\n", expect![[r#""#]]);
-    refused("tick: {a: b}\n", expect![[r#""#]]);
-    refused("tick: 5s\ntick: 6s\n", expect![[r#""#]]);
-    refused("store: ftp://x\n", expect![[r#""#]]);
-    refused("a: [\n", expect![[r#""#]]);
+    refused("limits: 5\n", expect!["docket.yaml:1:9: limits: invalid type: integer `5`, expected a map for `limits` (sessions, perUser, concurrentStarts)"]);
+    refused("tick: {a: b}\n", expect!["docket.yaml:1:7: tick: invalid type: map, expected TIME for `tick`"]);
+    refused("tick: 5s\ntick: 6s\n", expect!["docket.yaml:2:1: `tick` stands here twice"]);
+    refused("store: ftp://x\n", expect!["docket.yaml:1:8: store: `ftp://x` is not file:/path or s3://bucket/prefix"]);
+    refused("a: [\n", expect!["docket.yaml:1:1: unknown key `a`: expected one of specs, state, workspaces, store, s3, docker, installation, ports, bind, containerPrefix, tick, limits, allow, pruneGuard, minFree, trash, listen, http, log"]);
 }
 
 #[test]

@@ -12,6 +12,7 @@
 mod e2e;
 mod engine_contract;
 mod hostile;
+mod cli;
 mod lockfile;
 mod support;
 mod tidy;
