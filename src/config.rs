@@ -346,10 +346,12 @@ impl Config {
         }
         let beyond = self.listen.filter(|listen| !listen.ip().is_loopback());
         match beyond {
-            Some(listen) if self.http_read == HttpRead::Open => Err(ConfigError::Together(format!(
-                "http.read: open is for loopback only, and listen is {listen}: \
+            Some(listen) if self.http_read == HttpRead::Open => {
+                Err(ConfigError::Together(format!(
+                    "http.read: open is for loopback only, and listen is {listen}: \
                  use http.read: token, or listen on 127.0.0.1"
-            ))),
+                )))
+            }
             _ => Ok(self),
         }
     }

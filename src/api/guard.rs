@@ -213,7 +213,9 @@ mod tests {
         for own in ["127.0.0.1:7070", "localhost", "LOCALHOST:1", "[::1]:7070", "10.0.0.5"] {
             assert!(is_own_host(own), "{own}");
         }
-        for foreign in ["", "evil.example", "evil.example:7070", "localhost.evil:80", "::1:x", "\u{fffd}"] {
+        for foreign in
+            ["", "evil.example", "evil.example:7070", "localhost.evil:80", "::1:x", "\u{fffd}"]
+        {
             assert!(!is_own_host(foreign), "{foreign}");
         }
     }
@@ -223,7 +225,12 @@ mod tests {
         for open in ["/api/v1/sessions", "/api/v1/sessions/a", "/api/v1/plan", "/api/v1/top"] {
             assert!(!is_private(open), "{open}");
         }
-        for private in ["/api/v1/sessions/a/logs", "/api/v1/sessions/a/files", "/api/v1/sources", "/api/v1/doctor"] {
+        for private in [
+            "/api/v1/sessions/a/logs",
+            "/api/v1/sessions/a/files",
+            "/api/v1/sources",
+            "/api/v1/doctor",
+        ] {
             assert!(is_private(private), "{private}");
         }
     }

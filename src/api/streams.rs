@@ -92,7 +92,9 @@ fn changes(
             None => found.push(Watched::Added(Arc::clone(view))),
             Some(before) if Arc::ptr_eq(&before, view) => (),
             Some(before) if before == *view => (),
-            Some(before) if before.metadata.uid != view.metadata.uid && !before.metadata.uid.is_empty() => {
+            Some(before)
+                if before.metadata.uid != view.metadata.uid && !before.metadata.uid.is_empty() =>
+            {
                 found.push(Watched::Deleted(before));
                 found.push(Watched::Added(Arc::clone(view)));
             }
@@ -154,7 +156,8 @@ pub(super) fn logs(served: &Served, log: LogStreamBox) -> Response {
 }
 
 fn received<T: Send + 'static>(reader: mpsc::Receiver<T>) -> impl Stream<Item = T> + Send {
-    stream::unfold(reader, |mut reader| async move {
-        reader.recv().await.map(|item| (item, reader))
-    })
+    stream::unfold(
+        reader,
+        |mut reader| async move { reader.recv().await.map(|item| (item, reader)) },
+    )
 }

@@ -2,9 +2,9 @@
 
 use crate::api::Confirmed;
 
+use super::Context;
 use super::exit::{Code, Failure};
 use super::output::Format;
-use super::Context;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ConfirmPrune {

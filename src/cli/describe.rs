@@ -133,9 +133,9 @@ fn container(text: &mut String, view: &SessionView, now: Timestamp) {
     put(text, "  State", &container.state);
     put(text, "  Attempt", container.attempt.to_string());
     put(text, "  Image", &container.image_id);
-    let started = container.started_at.map_or(String::new(), |at| {
-        format!("{} ({} ago)", moment(at), age(Some(at), now))
-    });
+    let started = container
+        .started_at
+        .map_or(String::new(), |at| format!("{} ({} ago)", moment(at), age(Some(at), now)));
     put(text, "  Started", started);
     put(text, "  Restarts", container.restarts.to_string());
     if let Some(end) = &container.last_termination {
@@ -174,9 +174,9 @@ fn files(text: &mut String, view: &SessionView, now: Timestamp) {
     put(text, "  Unsynced", unsynced);
     put(text, "  Skipped", files.skipped.to_string());
     put(text, "  Conflicts", files.conflicts.to_string());
-    let last = files.last_sync.map_or("never".to_owned(), |at| {
-        format!("{} ({} ago)", moment(at), age(Some(at), now))
-    });
+    let last = files
+        .last_sync
+        .map_or("never".to_owned(), |at| format!("{} ({} ago)", moment(at), age(Some(at), now)));
     put(text, "  Last sync", last);
 }
 

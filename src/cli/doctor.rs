@@ -60,7 +60,10 @@ async fn engine(config: &crate::config::Config) -> Finding {
             )),
             Ok(info) => local::ok(
                 "engine",
-                format!("{}, API {}.{}, kernel {}", info.version, info.api.0, info.api.1, info.kernel),
+                format!(
+                    "{}, API {}.{}, kernel {}",
+                    info.version, info.api.0, info.api.1, info.kernel
+                ),
             ),
             Err(error) => wrong(error.to_string()),
         },

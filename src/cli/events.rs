@@ -5,11 +5,11 @@ use comfy_table::Cell;
 use crate::api::EventList;
 use crate::model::{Event, Timestamp};
 
+use super::Context;
 use super::client::session;
 use super::exit::{Code, Failure};
 use super::output::{Format, line};
 use super::table::{age, cell, columns, moment, now};
-use super::Context;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Events {

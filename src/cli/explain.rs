@@ -7,12 +7,12 @@ use std::sync::Arc;
 use crate::model::{Condition, ConditionType, Timestamp, Truth};
 use crate::status::SessionView;
 
+use super::Context;
 use super::client::session;
 use super::describe::{indent, overrides};
 use super::exit::{Code, Failure};
 use super::output::{Format, clean, clean_lines};
 use super::table::{age, now};
-use super::Context;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Explain {
@@ -135,7 +135,8 @@ fn next(text: &mut String, view: &SessionView, now: Timestamp) {
     };
     match (status.retry.operation.is_empty(), status.retry.not_before) {
         (false, Some(at)) => {
-            let _ = writeln!(text, "  {} is tried again {}", clean(&status.retry.operation), when(at));
+            let _ =
+                writeln!(text, "  {} is tried again {}", clean(&status.retry.operation), when(at));
         }
         (false, None) => {
             let operation = clean(&status.retry.operation);

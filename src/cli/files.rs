@@ -5,11 +5,11 @@ use comfy_table::Cell;
 use crate::api::{Done, Paths};
 use crate::model::FileState;
 
+use super::Context;
 use super::client::session;
 use super::exit::{Code, Failure};
 use super::output::Format;
 use super::table::{cell, columns, moment, size};
-use super::Context;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Files {
@@ -70,13 +70,21 @@ pub(super) async fn hydrate(context: &Context, asked: &Hydrate) -> Result<Code, 
     let path = format!("sessions/{}/hydrate", session(&asked.name)?);
     let body = Paths { paths: asked.paths.clone() };
     let done: Done = context.client()?.post_and_wait(&path, &body).await?;
-    context.out.data(&format!("session/{}: {}\n", asked.name, super::output::clean(&done.message)))?;
+    context.out.data(&format!(
+        "session/{}: {}\n",
+        asked.name,
+        super::output::clean(&done.message)
+    ))?;
     Ok(Code::Done)
 }
 
 pub(super) async fn sync(context: &Context, asked: &Sync) -> Result<Code, Failure> {
     let path = format!("sessions/{}/sync", session(&asked.name)?);
     let done: Done = context.client()?.post_and_wait(&path, &()).await?;
-    context.out.data(&format!("session/{}: {}\n", asked.name, super::output::clean(&done.message)))?;
+    context.out.data(&format!(
+        "session/{}: {}\n",
+        asked.name,
+        super::output::clean(&done.message)
+    ))?;
     Ok(Code::Done)
 }

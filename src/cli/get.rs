@@ -10,11 +10,11 @@ use crate::model::{ConditionType, Timestamp, Truth};
 use crate::operator::handle::SourceView;
 use crate::status::SessionView;
 
+use super::Context;
 use super::client::{part, session};
 use super::exit::{Code, Failure};
 use super::output::{Format, line};
 use super::table::{age, cell, columns, now, phase, said};
-use super::Context;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Get {
@@ -232,7 +232,8 @@ async fn sources(context: &Context, asked: &Get) -> Result<Code, Failure> {
     match asked.output {
         Format::Json | Format::Yaml => context.out.value(asked.output, &sources)?,
         Format::Name => {
-            let names: String = sources.iter().map(|s| super::output::clean(&s.source) + "\n").collect();
+            let names: String =
+                sources.iter().map(|s| super::output::clean(&s.source) + "\n").collect();
             context.out.data(&names)?;
         }
         Format::Table | Format::Wide => context.out.data(&draw_sources(&sources))?,

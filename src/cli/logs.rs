@@ -2,9 +2,9 @@
 
 use std::io::Write as _;
 
+use super::Context;
 use super::client::session;
 use super::exit::{Code, Failure};
-use super::Context;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Logs {

@@ -198,7 +198,10 @@ async fn reload(config: &Config, around: &Surroundings, running: &Running) {
     };
     let fixed = config.fixed_differences(&newer);
     if !fixed.is_empty() {
-        tracing::warn!(keys = fixed.join(", "), "changed, but only a restart brings them into force");
+        tracing::warn!(
+            keys = fixed.join(", "),
+            "changed, but only a restart brings them into force"
+        );
     }
     let settings = Settings { workspaces: config.workspaces.clone(), ..newer.settings() };
     let _the_loop_has_ended = running.settings.send(settings).await;

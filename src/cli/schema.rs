@@ -2,8 +2,8 @@
 
 use clap::ValueEnum;
 
-use super::exit::{Code, Failure};
 use super::Context;
+use super::exit::{Code, Failure};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Schema {

@@ -107,20 +107,29 @@ fn table(format: Format, expected: Expect) {
 
 #[test]
 fn sessions_come_in_columns() {
-    table(Format::Table, expect![[r#"
+    table(
+        Format::Table,
+        expect![[r#"
         NAME            USER    CASE      PHASE       READY   PORT   RESTARTS   UNSYNCED   AGE
         alice-v-jones   alice   v-jones   Running     True    8042   1          0          15m
         bob-one         bob     one       Preparing   False   -      0          3          15m
-    "#]]);
-    table(Format::Wide, expect![[r#"
+    "#]],
+    );
+    table(
+        Format::Wide,
+        expect![[r#"
         NAME            USER    CASE      PHASE       READY   PORT   RESTARTS   UNSYNCED   AGE   CLASS     ADDRESS          CONTAINER                GENERATION   SOURCE       REASON
         alice-v-jones   alice   v-jones   Running     True    8042   1          0          15m   legal     127.0.0.1:8042   docket-alice-v-jones-3   2            alice.yaml   Converged
         bob-one         bob     one       Preparing   False   -      0          3          15m   default   -                -                        2            bob.yaml     ImagePullFailed
-    "#]]);
-    table(Format::Name, expect![[r#"
+    "#]],
+    );
+    table(
+        Format::Name,
+        expect![[r#"
         session/alice-v-jones
         session/bob-one
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -137,7 +146,8 @@ fn a_healthy_session_is_explained_in_a_line() {
         What happens next:
           alice-v-jones is Running
           it is looked at again in 5s (20:10:05 UTC), or at the next event
-    "#]].assert_eq(&explain::draw(&view(json!({})), now()));
+    "#]]
+    .assert_eq(&explain::draw(&view(json!({})), now()));
 }
 
 #[test]
@@ -155,7 +165,8 @@ fn what_is_missing_is_explained_with_its_time() {
           bob-one is Preparing: ImagePullFailed: no such host
           Image is tried again in 12s (20:10:12 UTC)
           it is looked at again in 5s (20:10:05 UTC), or at the next event
-    "#]].assert_eq(&explain::draw(&waiting(), now()));
+    "#]]
+    .assert_eq(&explain::draw(&waiting(), now()));
 }
 
 #[test]
@@ -177,7 +188,8 @@ fn a_held_session_is_told_how_to_go_on() {
         What happens next:
           alice-v-jones is Running
           it is looked at again in 5s (20:10:05 UTC), or at the next event
-    "#]].assert_eq(&explain::draw(&held, now()));
+    "#]]
+    .assert_eq(&explain::draw(&held, now()));
 }
 
 #[test]
@@ -240,7 +252,8 @@ fn a_description_has_everything() {
           AGE   TYPE      REASON              MESSAGE
           10m   Normal    Started             start container 2a469a8f67ef
           60s   Warning   EngineUnreachable   nobody answers\nat all
-    "#]].assert_eq(&describe::draw(&view(json!({})), Some(&top), &some_events(), now()));
+    "#]]
+    .assert_eq(&describe::draw(&view(json!({})), Some(&top), &some_events(), now()));
 }
 
 #[test]
@@ -283,7 +296,8 @@ fn a_description_of_what_is_not_there_yet_is_one_too() {
           case: one
           class: null
         Events:          none
-    "#]].assert_eq(&describe::draw(&waiting(), None, &[], now()));
+    "#]]
+    .assert_eq(&describe::draw(&waiting(), None, &[], now()));
 }
 
 fn some_events() -> Vec<Event> {
@@ -302,7 +316,8 @@ fn events_come_in_columns() {
         AGE   TYPE      SESSION         REASON              MESSAGE
         10m   Normal    alice-v-jones   Started             start container 2a469a8f67ef
         60s   Warning   -               EngineUnreachable   nobody answers\nat all
-    "#]].assert_eq(&events::draw(&some_events(), now(), false));
+    "#]]
+    .assert_eq(&events::draw(&some_events(), now(), false));
 }
 
 #[test]
@@ -329,7 +344,8 @@ fn use_is_told_in_mib_with_two_decimals() {
         NAME   CPU%     MEM MIB   LIMIT MIB   MEM%    RX MIB   TX MIB   DISK MIB
         a      150.13   1.00      3.00        33.33   0.00     0.00     1024.00
         b      -        -         -           -       -        -        0.00 / 1024.00
-    "#]].assert_eq(&top::draw(&rows));
+    "#]]
+    .assert_eq(&top::draw(&rows));
     expect![[r#"
         {"name":"a","cpu_percent":150.13,"memory_usage_mb":1.0,"memory_limit_mb":3.0,"memory_percent":33.33,"network_rx_mb":0.0,"network_tx_mb":0.0,"disk_mb":1024.0,"disk_quota_mb":0.0}
     "#]].assert_eq(&super::output::line(&rows[0]).unwrap());
@@ -359,7 +375,8 @@ fn sources_show_their_errors_below() {
         b.yaml   Invalid   -          -                              1
 
         b.yaml:7:3: unknown field `imag` in spec
-    "#]].assert_eq(&get::draw_sources(&sources));
+    "#]]
+    .assert_eq(&get::draw_sources(&sources));
 }
 
 #[test]
@@ -375,7 +392,8 @@ fn files_are_listed_with_odd_names_escaped() {
         STATE     SIZE      MODIFIED               PATH            REASON
         local     2.0 KiB   2026-11-23T20:00:00Z   drafts/a.docx
         skipped   0 B       -                      x%1B[2J         not a regular file
-    "#]].assert_eq(&files::draw(&listed));
+    "#]]
+    .assert_eq(&files::draw(&listed));
 }
 
 #[test]
@@ -398,7 +416,8 @@ fn findings_say_what_to_do() {
         LEVEL   CHECK    FOUND            WHAT TO DO
         ok      kernel   6.1.0
         fail    engine   nobody answers   start it
-    "#]].assert_eq(&doctor::draw(false, &findings));
+    "#]]
+    .assert_eq(&doctor::draw(false, &findings));
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use crate::api::{Token, TokenError};
 use crate::config::Flags;
 
-use super::exit::{Code, Failure, chain};
 use super::Context;
+use super::exit::{Code, Failure, chain};
 
 pub(super) fn run(context: &Context) -> Result<Code, Failure> {
     let config = context.config(&Flags::default())?;

@@ -5,11 +5,11 @@ use serde::Serialize;
 
 use crate::operator::handle::TopView;
 
+use super::Context;
 use super::client::session;
 use super::exit::{Code, Failure};
 use super::output::Format;
 use super::table::{cell, columns};
-use super::Context;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Top {

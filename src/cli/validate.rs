@@ -42,7 +42,8 @@ pub(super) fn run(context: &Context, asked: &Validate) -> Result<Code, Failure> 
     let found = check(&files, &config);
     found.remarks.iter().for_each(|remark| context.out.talk(remark));
     if found.complaints.is_empty() {
-        let lines: String = files.iter().map(|(name, _)| format!("{}: ok\n", clean(name))).collect();
+        let lines: String =
+            files.iter().map(|(name, _)| format!("{}: ok\n", clean(name))).collect();
         context.out.data(&lines)?;
         return Ok(Code::Done);
     }

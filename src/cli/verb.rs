@@ -3,9 +3,9 @@
 use crate::api::Done;
 use crate::operator::handle::Verb;
 
+use super::Context;
 use super::client::session;
 use super::exit::{Code, Failure};
-use super::Context;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Named {

@@ -13,10 +13,10 @@ use crate::api::Watched;
 use crate::model::{ConditionType, Truth};
 use crate::status::SessionView;
 
+use super::Context;
 use super::client::{part, session};
 use super::exit::{Code, Failure};
 use super::table::now;
-use super::Context;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Wait {

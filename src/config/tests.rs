@@ -8,7 +8,11 @@ use expect_test::{Expect, expect};
 use super::{Config, HttpRead, KEYS, Store, Surroundings, variables};
 use crate::plan::MinFree;
 
-fn load(file: Option<&str>, env: &[(&str, &str)], flags: &[(&'static str, &str)]) -> Result<Config, String> {
+fn load(
+    file: Option<&str>,
+    env: &[(&str, &str)],
+    flags: &[(&'static str, &str)],
+) -> Result<Config, String> {
     let place = tempfile::tempdir().unwrap();
     if let Some(text) = file {
         std::fs::write(place.path().join("docket.yaml"), text).unwrap();
@@ -89,10 +93,7 @@ fn a_flag_wins_over_a_variable_and_a_variable_over_the_file() {
 #[test]
 fn every_key_is_a_variable_in_snake_case_and_in_plain_case() {
     assert_eq!(variables("s3.endpoint"), ["DOCKET_S3_ENDPOINT"]);
-    assert_eq!(
-        variables("limits.perUser"),
-        ["DOCKET_LIMITS_PER_USER", "DOCKET_LIMITS_PERUSER"]
-    );
+    assert_eq!(variables("limits.perUser"), ["DOCKET_LIMITS_PER_USER", "DOCKET_LIMITS_PERUSER"]);
     for name in ["DOCKET_CONTAINER_PREFIX", "DOCKET_CONTAINERPREFIX"] {
         let config = load(None, &[(name, "legal-session")], &[]).unwrap();
         assert_eq!(config.container_prefix.as_str(), "legal-session", "{name}");
@@ -121,8 +122,7 @@ fn unknown_variables_are_ignored_and_bad_values_are_not() {
 fn lists_are_separated_by_commas_outside_of_the_file() {
     let config = load(None, &[("DOCKET_ALLOW_NETWORKS", "a, b")], &[]).unwrap();
     assert_eq!(config.allow.networks, ["a", "b"]);
-    let config =
-        load(Some("allow: {networks: [x]}"), &[], &[("allow.networks", "")]).unwrap();
+    let config = load(Some("allow: {networks: [x]}"), &[], &[("allow.networks", "")]).unwrap();
     assert!(config.allow.networks.is_empty());
 }
 
@@ -138,7 +138,8 @@ fn the_engine_is_the_key_then_docker_host_then_the_local_socket() {
 fn relative_paths_are_relative_to_the_file() {
     let place = tempfile::tempdir().unwrap();
     std::fs::create_dir(place.path().join("etc")).unwrap();
-    std::fs::write(place.path().join("etc/my.yaml"), "store: file:objects\nspecs: ./a//b/\n").unwrap();
+    std::fs::write(place.path().join("etc/my.yaml"), "store: file:objects\nspecs: ./a//b/\n")
+        .unwrap();
     let around = Surroundings {
         file: Some("etc/my.yaml".into()),
         cwd: place.path().to_owned(),
@@ -162,7 +163,10 @@ fn a_named_file_that_is_not_there_is_an_error() {
 
 #[test]
 fn an_unknown_key_is_placed_and_the_nearest_named() {
-    refused("specs: a\ntik: 5s\n", expect![[r#"docket.yaml:2:1: unknown key `tik`: did you mean `tick`?"#]]);
+    refused(
+        "specs: a\ntik: 5s\n",
+        expect![[r#"docket.yaml:2:1: unknown key `tik`: did you mean `tick`?"#]],
+    );
     refused(
         "limits:\n  peruser: 3\n",
         expect![[r#"docket.yaml:2:3: unknown key `peruser` in `limits`: did you mean `perUser`?"#]],
@@ -171,13 +175,37 @@ fn an_unknown_key_is_placed_and_the_nearest_named() {
 
 #[test]
 fn a_bad_value_is_placed() {
-    refused("specs: a\ntick: fast\n", expect![[r#"docket.yaml:2:7: tick: `fast` is not a duration: a number and a unit, e.g. 30s, 8h, 7d"#]]);
-    refused("allow:\n  networks: mine\n", expect![[r#"docket.yaml:2:13: allow.networks: expected a list, e.g. [mine]"#]]);
-    refused("limits: 5\n", expect!["docket.yaml:1:9: limits: invalid type: integer `5`, expected a map for `limits` (sessions, perUser, concurrentStarts)"]);
-    refused("tick: {a: b}\n", expect!["docket.yaml:1:7: tick: invalid type: map, expected TIME for `tick`"]);
+    refused(
+        "specs: a\ntick: fast\n",
+        expect![[
+            r#"docket.yaml:2:7: tick: `fast` is not a duration: a number and a unit, e.g. 30s, 8h, 7d"#
+        ]],
+    );
+    refused(
+        "allow:\n  networks: mine\n",
+        expect![[r#"docket.yaml:2:13: allow.networks: expected a list, e.g. [mine]"#]],
+    );
+    refused(
+        "limits: 5\n",
+        expect![
+            "docket.yaml:1:9: limits: invalid type: integer `5`, expected a map for `limits` (sessions, perUser, concurrentStarts)"
+        ],
+    );
+    refused(
+        "tick: {a: b}\n",
+        expect!["docket.yaml:1:7: tick: invalid type: map, expected TIME for `tick`"],
+    );
     refused("tick: 5s\ntick: 6s\n", expect!["docket.yaml:2:1: `tick` stands here twice"]);
-    refused("store: ftp://x\n", expect!["docket.yaml:1:8: store: `ftp://x` is not file:/path or s3://bucket/prefix"]);
-    refused("a: [\n", expect!["docket.yaml:1:1: unknown key `a`: expected one of specs, state, workspaces, store, s3, docker, installation, ports, bind, containerPrefix, tick, limits, allow, pruneGuard, minFree, trash, listen, http, log"]);
+    refused(
+        "store: ftp://x\n",
+        expect!["docket.yaml:1:8: store: `ftp://x` is not file:/path or s3://bucket/prefix"],
+    );
+    refused(
+        "a: [\n",
+        expect![
+            "docket.yaml:1:1: unknown key `a`: expected one of specs, state, workspaces, store, s3, docker, installation, ports, bind, containerPrefix, tick, limits, allow, pruneGuard, minFree, trash, listen, http, log"
+        ],
+    );
 }
 
 #[test]

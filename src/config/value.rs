@@ -144,7 +144,10 @@ fn switch(text: &str) -> Parsed<bool> {
 
 fn duration(text: &str) -> Parsed<Duration> {
     humantime::parse_duration(text).map_err(|_| {
-        format!("`{}` is not a duration: a number and a unit, e.g. 30s, 8h, 7d", text.escape_debug())
+        format!(
+            "`{}` is not a duration: a number and a unit, e.g. 30s, 8h, 7d",
+            text.escape_debug()
+        )
     })
 }
 
@@ -182,9 +185,7 @@ fn store(text: &str, base: &Path) -> Parsed<Store> {
         let rest = rest.strip_prefix("//").filter(|rest| rest.starts_with('/')).unwrap_or(rest);
         return path(rest, base).map(Store::Directory);
     }
-    let expected = || {
-        format!("`{}` is not file:/path or s3://bucket/prefix", text.escape_debug())
-    };
+    let expected = || format!("`{}` is not file:/path or s3://bucket/prefix", text.escape_debug());
     let rest = text.strip_prefix("s3://").ok_or_else(expected)?;
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     let letters = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
@@ -262,10 +263,9 @@ fn level(text: &str) -> Parsed<String> {
     };
     match text.split(',').all(known) {
         true => Ok(text.to_ascii_lowercase()),
-        false => Err(format!(
-            "`{}` is not error, warn, info, debug, trace or off",
-            text.escape_debug()
-        )),
+        false => {
+            Err(format!("`{}` is not error, warn, info, debug, trace or off", text.escape_debug()))
+        }
     }
 }
 

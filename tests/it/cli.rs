@@ -290,9 +290,23 @@ fn wrong_usage_is_2_and_help_is_data() {
 #[test]
 fn no_operator_is_3_with_a_hint() {
     let commands = [
-        "get", "get a", "get -w", "describe a", "explain a", "events", "plan", "top", "files a",
-        "stop a", "confirm-prune", "logs a", "wait a --for=ready", "wait a --for=deleted", "sync a",
-        "delete a", "get sources",
+        "get",
+        "get a",
+        "get -w",
+        "describe a",
+        "explain a",
+        "events",
+        "plan",
+        "top",
+        "files a",
+        "stop a",
+        "confirm-prune",
+        "logs a",
+        "wait a --for=ready",
+        "wait a --for=deleted",
+        "sync a",
+        "delete a",
+        "get sources",
     ];
     for words in commands {
         let words: Vec<&str> = words.split(' ').collect();
@@ -414,9 +428,8 @@ fn events_go_on_without_a_gap() {
     let mut child =
         fake.command(&["events", "-w", "-o", "json"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
-    let mut next = || -> serde_json::Value {
-        serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap()
-    };
+    let mut next =
+        || -> serde_json::Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
     assert_eq!(next()["seq"], 1);
     assert_eq!(next()["seq"], 2);
     fake.happen(3, "ann-one", "third");
@@ -490,7 +503,11 @@ fn commands_reach_the_loop_and_print_its_answer() {
     let (out, _) = ended(&fake.docket(&["top", "-o", "json"]), 0);
     let rows: serde_json::Value = serde_json::from_str(&out).unwrap();
     for field in [
-        "cpu_percent", "memory_usage_mb", "memory_limit_mb", "memory_percent", "network_rx_mb",
+        "cpu_percent",
+        "memory_usage_mb",
+        "memory_limit_mb",
+        "memory_percent",
+        "network_rx_mb",
         "network_tx_mb",
     ] {
         assert!(rows[0].as_object().unwrap().contains_key(field), "{field}");
