@@ -1,7 +1,10 @@
 //! Effects: one arm an action, and what their outcomes leave in the record.
 
 mod book;
+mod containers;
 mod execute;
+mod facts;
+mod failure;
 pub mod files;
 mod gate;
 mod lanes;

@@ -10,8 +10,10 @@
 pub mod api;
 pub mod apply;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod docker;
+pub mod ledger;
 pub mod model;
 pub mod observe;
 pub mod operator;

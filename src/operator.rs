@@ -39,7 +39,7 @@ use crate::world::{Clock, Engine, EngineEvent, Ledger, Objects, Probe, Workspace
 use handle::{Ask, Handle, Snapshot};
 use health::Prober;
 pub use start::{Rebuilt, rebuild};
-pub use wants::{PruneGuard, Sources};
+pub use wants::{PruneGuard, SourceFile, Sources};
 
 /// The operator's numbers.
 #[derive(Clone, Debug)]
@@ -73,9 +73,9 @@ pub struct Mail {
 #[derive(Debug)]
 enum Inner {
     /// A complete look came back; it began as the n-th.
-    Observed { number: u64, full: Box<Full> },
+    Observed { number: u64, took: Duration, full: Box<Full> },
     /// A look at one session came back.
-    Looked { name: SessionName, one: One },
+    Looked { name: SessionName, one: One, began: Instant },
     /// A main runner is done.
     Ran { name: SessionName, ran: Ran, one: One },
     /// A background sync is done.
@@ -110,6 +110,10 @@ struct Live {
     files: bool,
     /// Only a complete look that began as this number or later tells about it.
     trusted_from: u64,
+    /// When its last steps ended.
+    touched_at: Option<Instant>,
+    /// Containers that events told of while steps were under way.
+    missed: BTreeSet<ContainerId>,
     /// The same steps so often in a row without an end.
     repeats: u32,
     /// Not planned before (a loop that spins is slowed down).
@@ -273,8 +277,19 @@ where
 
     fn told(&mut self, inner: Inner) {
         match inner {
-            Inner::Observed { number, full } => self.observed(number, *full),
-            Inner::Looked { name, one } => self.looked(&name, one),
+            Inner::Observed { number, took, full } => self.observed(number, took, *full),
+            Inner::Looked { name, one, began } => {
+                // A look from before the last steps tells nothing of after them.
+                let stale = self
+                    .live
+                    .get(&name)
+                    .is_some_and(|live| live.touched_at.is_some_and(|at| began < at));
+                if stale {
+                    self.look_at(name, one.containers.into_keys().collect(), false);
+                } else {
+                    self.looked(&name, one);
+                }
+            }
             Inner::Ran { name, ran, one } => self.ran(&name, &ran, one),
             Inner::Synced { name, error } => self.synced(&name, error),
             Inner::Health { name, id, started_at, health } => {
@@ -304,8 +319,12 @@ where
                     Some(name) if self.live.get(&name).is_some_and(|l| l.main.is_none()) => {
                         self.look_at(name, vec![id], false);
                     }
-                    // Its runner looks when it is done.
-                    Some(name) if self.live.contains_key(&name) => (),
+                    // It is looked at when its runner is done.
+                    Some(name) if self.live.contains_key(&name) => {
+                        if let Some(live) = self.live.get_mut(&name) {
+                            live.missed.insert(id);
+                        }
+                    }
                     _ => self.look_again = true,
                 }
             }
@@ -336,10 +355,9 @@ where
         let tell = self.tell.clone();
         tokio::spawn(async move {
             let began = Instant::now();
-            let full =
-                crate::observe::full(&doors.engine, &doors.workspaces, places, &known).await;
-            tracing::trace!(took = ?began.elapsed(), "looked at everything");
-            let _loop_is_gone = tell.send(Inner::Observed { number, full: Box::new(full) });
+            let full = crate::observe::full(&doors.engine, &doors.workspaces, places, &known).await;
+            let took = began.elapsed();
+            let _loop_is_gone = tell.send(Inner::Observed { number, took, full: Box::new(full) });
         });
     }
 
@@ -354,8 +372,9 @@ where
         let doors = Arc::clone(&self.doors);
         let tell = self.tell.clone();
         tokio::spawn(async move {
+            let began = Instant::now();
             let one = crate::observe::one(&doors.engine, &doors.workspaces, ids, place).await;
-            let _loop_is_gone = tell.send(Inner::Looked { name, one });
+            let _loop_is_gone = tell.send(Inner::Looked { name, one, began });
         });
     }
 
@@ -386,8 +405,12 @@ where
             if let Some(cancel) = &live.main {
                 cancel.cancel();
             }
+            if let Some(record) = live.session.record.as_ref().filter(|_| live.files) {
+                self.doors.lanes.interrupt(&record.uid);
+            }
         }
-        let deadline = Instant::now() + Duration::from_secs(8);
+        self.keep_transitions().await;
+        let deadline = Instant::now() + Duration::from_secs(7);
         while self.live.values().any(|live| live.main.is_some() || live.files) {
             tokio::select! {
                 biased;

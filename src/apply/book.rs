@@ -17,6 +17,8 @@ const EVENTS: usize = 2000;
 pub struct Book<L> {
     ledger: L,
     slots: Mutex<BTreeMap<Uid, Arc<Slot>>>,
+    /// Uids by session name; two only while one of them ends.
+    names: Mutex<BTreeMap<SessionName, Vec<Uid>>>,
     events: Mutex<u64>,
     /// Past events, oldest first; shared with the API.
     pub past: Arc<Mutex<VecDeque<Event>>>,
@@ -37,6 +39,10 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl<L: Ledger> Book<L> {
     /// Opens the book with what the ledger kept.
     pub fn new(ledger: L, contents: &Contents) -> Book<L> {
+        let mut names: BTreeMap<SessionName, Vec<Uid>> = BTreeMap::new();
+        for record in contents.records.values() {
+            names.entry(record.name.clone()).or_default().push(record.uid.clone());
+        }
         let slots = contents
             .records
             .iter()
@@ -47,6 +53,7 @@ impl<L: Ledger> Book<L> {
         Book {
             ledger,
             slots: Mutex::new(slots),
+            names: Mutex::new(names),
             events: Mutex::new(seq),
             past: Arc::new(Mutex::new(past)),
             live: broadcast::channel(1024).0,
@@ -79,9 +86,9 @@ impl<L: Ledger> Book<L> {
 
     /// The record of a session, by name.
     pub fn by_session(&self, name: &SessionName) -> Option<Arc<Record>> {
-        let slots = locked(&self.slots);
-        let all = slots.values().filter_map(|slot| locked(&slot.value).clone());
-        all.filter(|record| record.name == *name).min_by_key(|record| record.ending.is_some())
+        let uids = locked(&self.names).get(name).cloned().unwrap_or_default();
+        let all = uids.iter().filter_map(|uid| self.get(uid));
+        all.min_by_key(|record| record.ending.is_some())
     }
 
     /// Writes a new record. When this returns, a teardown is owed.
@@ -93,7 +100,13 @@ impl<L: Ledger> Book<L> {
         self.ledger.commit(vec![Write::Record(Box::new(record.clone()))]).await?;
         let record = Arc::new(record);
         let slot = Slot::holding((*record).clone());
-        locked(&self.slots).insert(uid, Arc::new(slot));
+        locked(&self.slots).insert(uid.clone(), Arc::new(slot));
+        let mut names = locked(&self.names);
+        let uids = names.entry(record.name.clone()).or_default();
+        if !uids.contains(&uid) {
+            uids.push(uid);
+        }
+        drop(names);
         Ok(record)
     }
 
@@ -144,8 +157,17 @@ impl<L: Ledger> Book<L> {
         let Some(slot) = locked(&self.slots).get(uid).cloned() else { return Ok(()) };
         let _turn = slot.turn.lock().await;
         self.ledger.commit(vec![Write::DropRecord(uid.clone())]).await?;
-        *locked(&slot.value) = None;
+        let gone = locked(&slot.value).take();
         locked(&self.slots).remove(uid);
+        if let Some(record) = gone {
+            let mut names = locked(&self.names);
+            if let Some(uids) = names.get_mut(&record.name) {
+                uids.retain(|known| known != uid);
+                if uids.is_empty() {
+                    names.remove(&record.name);
+                }
+            }
+        }
         Ok(())
     }
 
@@ -193,9 +215,6 @@ impl<L: Ledger> Book<L> {
 
 impl Slot {
     fn holding(record: Record) -> Slot {
-        Slot {
-            turn: tokio::sync::Mutex::new(()),
-            value: Mutex::new(Some(Arc::new(record))),
-        }
+        Slot { turn: tokio::sync::Mutex::new(()), value: Mutex::new(Some(Arc::new(record))) }
     }
 }

@@ -71,11 +71,7 @@ pub(super) fn failed(
     random: u8,
 ) -> Failure {
     let count = before.map_or(0, |failure| failure.count).saturating_add(1);
-    let wait = if met.at_once {
-        Duration::ZERO
-    } else {
-        delay(met.operation, spec, count, random)
-    };
+    let wait = if met.at_once { Duration::ZERO } else { delay(met.operation, spec, count, random) };
     let wait = TimeDelta::from_std(wait).unwrap_or(TimeDelta::MAX);
     Failure {
         count,

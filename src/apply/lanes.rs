@@ -154,11 +154,8 @@ where
 {
     let Found { base, seen, remarks } = found;
     let moved = before != Some(&base);
-    let more = if moved {
-        vec![Write::Base(uid.clone(), Box::new(base.clone()))]
-    } else {
-        Vec::new()
-    };
+    let more =
+        if moved { vec![Write::Base(uid.clone(), Box::new(base.clone()))] } else { Vec::new() };
     let after = doors
         .book
         .update_with(uid, more, |record| {

@@ -5,7 +5,6 @@
 //! Rules name the bridge's interface and carry a comment, so ours are found, kept once, and
 //! taken away when the bridge is another. Nobody else's rule is touched.
 
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::failure::one_line;
+use super::local::read;
 
 /// Longest time for one run of iptables; it waits for its own lock for 5 s.
 const RUN: Duration = Duration::from_secs(10);
@@ -50,8 +50,10 @@ fn rules(interface: &str, comment: &str) -> Vec<Rule> {
 
 /// Puts the rules in force. Running it again changes nothing.
 pub(super) async fn isolate(interface: &str, comment: &str) -> Isolation {
-    let known = Path::new("/sys/class/net").join(interface);
-    if !known.try_exists().unwrap_or_default() {
+    // Of our own network namespace, which /sys need not show.
+    let known = read("/proc/self/net/dev").unwrap_or_default();
+    let is_here = |line: &str| line.trim_start().split(':').next() == Some(interface);
+    if !known.lines().any(is_here) {
         return Isolation::Open(format!(
             "the engine's bridge {interface} is not on this machine: drop 169.254.0.0/16 and the \
              host's own addresses for it there"

@@ -50,7 +50,9 @@ where
             Ask::Files(name, reply) => self.files_of(&name, reply),
             Ask::Logs { name, follow, tail, reply } => self.logs_of(&name, follow, tail, reply),
             Ask::Top(name, reply) => self.top(name.as_ref(), reply),
-            Ask::Sources(reply) => give(reply, Ok(self.wants.sources(self.sources.as_ref(), &self.applied))),
+            Ask::Sources(reply) => {
+                give(reply, Ok(self.wants.sources(self.sources.as_ref(), &self.applied)))
+            }
             Ask::ConfirmPrune(reply) => {
                 let answer = self.confirm_prune().await;
                 give(reply, answer);
@@ -115,12 +117,8 @@ where
     }
 
     fn next_plan(&self, sessions: &BTreeMap<SessionName, Session>) -> Plan {
-        let quarantine = self
-            .doors
-            .quarantine
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clone();
+        let quarantine =
+            self.doors.quarantine.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let sessions: BTreeMap<&SessionName, &Session> = sessions.iter().collect();
         crate::plan::plan(&Input {
             now: self.doors.clock.now(),
@@ -177,11 +175,8 @@ where
         for name in names {
             let object = format!("session/{name}");
             let key = object.clone();
-            let ending = self
-                .doors
-                .book
-                .by_session(&name)
-                .is_some_and(|record| record.ending.is_some());
+            let ending =
+                self.doors.book.by_session(&name).is_some_and(|record| record.ending.is_some());
             if !(ending && discard)
                 && let Some(file) = self.wants.file_that_owns(&key)
             {
@@ -468,6 +463,18 @@ where
         Ok(names.iter().map(ToString::to_string).collect())
     }
 
+    /// Writes down whose confirmed end is still to come.
+    pub(super) fn keep_confirmed(&self) {
+        let text = serde_json::to_string(self.wants.confirmed()).unwrap_or_default();
+        let doors = Arc::clone(&self.doors);
+        tokio::spawn(async move {
+            let batch = vec![Write::Fact(CONFIRMED.to_owned(), text)];
+            if let Err(error) = doors.book.ledger().commit(batch).await {
+                tracing::warn!(%error, "confirmed ends were not kept");
+            }
+        });
+    }
+
     fn doctor(&self, reply: oneshot::Sender<Answer<Vec<Finding>>>) {
         let doors = Arc::clone(&self.doors);
         let space = self.space.clone();
@@ -478,30 +485,55 @@ where
                 Ok(info) => finding(
                     "engine",
                     "ok",
-                    format!("{}, API {}.{}, kernel {}", info.version, info.api.0, info.api.1, info.kernel),
+                    format!(
+                        "{}, API {}.{}, kernel {}",
+                        info.version, info.api.0, info.api.1, info.kernel
+                    ),
                     "",
                 ),
-                Err(error) => finding("engine", "fail", error.to_string(), "start the engine, or set `docker:`"),
+                Err(error) => finding(
+                    "engine",
+                    "fail",
+                    error.to_string(),
+                    "start the engine, or set `docker:`",
+                ),
             });
             findings.push(match doors.engine.ensure_network().await {
-                Ok(()) => finding("network", "ok", "docket's own bridge is there, icc off".into(), ""),
-                Err(error) => finding("network", "fail", error.to_string(), "remove or rename the network of that name"),
+                Ok(()) => {
+                    finding("network", "ok", "docket's own bridge is there, icc off".into(), "")
+                }
+                Err(error) => finding(
+                    "network",
+                    "fail",
+                    error.to_string(),
+                    "remove or rename the network of that name",
+                ),
             });
             findings.push(match doors.objects.head("docket-doctor").await {
                 Ok(_) => finding("store", "ok", "it answers".into(), ""),
-                Err(error) => finding("store", "fail", error.to_string(), "check `store:` and its credentials"),
+                Err(error) => finding(
+                    "store",
+                    "fail",
+                    error.to_string(),
+                    "check `store:` and its credentials",
+                ),
             });
             findings.push(match space {
                 crate::model::Look::Known(space) if low.is_short(space) => finding(
                     "space",
                     "warn",
-                    format!("{} MiB free, below minFree: nothing is hydrated or started", space.free >> 20),
+                    format!(
+                        "{} MiB free, below minFree: nothing is hydrated or started",
+                        space.free >> 20
+                    ),
                     "free space under `workspaces:` or lower `minFree`",
                 ),
                 crate::model::Look::Known(space) => {
                     finding("space", "ok", format!("{} MiB free", space.free >> 20), "")
                 }
-                crate::model::Look::Unknown(why) => finding("space", "warn", why, "look at `workspaces:`"),
+                crate::model::Look::Unknown(why) => {
+                    finding("space", "warn", why, "look at `workspaces:`")
+                }
             });
             give(reply, Ok(findings));
         });
@@ -520,18 +552,16 @@ fn failed(error: crate::world::LedgerError) -> Refusal {
     Refusal::Failed(error.to_string())
 }
 
-fn over<T: PartialEq>(
-    value: T,
-    file_said: T,
-    at: crate::model::Timestamp,
-) -> Option<Override<T>> {
+fn over<T: PartialEq>(value: T, file_said: T, at: crate::model::Timestamp) -> Option<Override<T>> {
     (value != file_said).then_some(Override { value, file_said, at })
 }
 
 /// A person asked: what failed before may be tried at once.
 fn begin_anew(record: &mut Record) {
     record.retired = None;
-    record.failures.retain(|op, _| matches!(op, Operation::Sync | Operation::Stop | Operation::Remove));
+    record
+        .failures
+        .retain(|op, _| matches!(op, Operation::Sync | Operation::Stop | Operation::Remove));
 }
 
 fn unseen() -> Session {
@@ -548,8 +578,11 @@ fn unseen() -> Session {
 }
 
 fn plan_view(plan: &Plan) -> PlanView {
-    let busy: Plan =
-        plan.iter().filter(|(_, p)| !p.actions.is_empty()).map(|(n, p)| (n.clone(), p.clone())).collect();
+    let busy: Plan = plan
+        .iter()
+        .filter(|(_, p)| !p.actions.is_empty())
+        .map(|(n, p)| (n.clone(), p.clone()))
+        .collect();
     let changes = busy.values().any(|plan| {
         plan.actions.iter().any(|action| !matches!(action, crate::model::Action::Sync { .. }))
     });
@@ -578,13 +611,16 @@ fn file_states(record: &Record, base: &crate::model::Base) -> Vec<FileState> {
         .map(|(path, entry)| {
             let state = if entry.stamp.is_some() { "local" } else { "lazy" };
             let mtime = chrono::DateTime::from_timestamp_nanos(entry.mtime_ns);
-            (path.clone(), FileState {
-                path: path.clone(),
-                state: state.to_owned(),
-                size: entry.size,
-                reason: String::new(),
-                mtime: Some(mtime),
-            })
+            (
+                path.clone(),
+                FileState {
+                    path: path.clone(),
+                    state: state.to_owned(),
+                    size: entry.size,
+                    reason: String::new(),
+                    mtime: Some(mtime),
+                },
+            )
         })
         .collect();
     for remark in &record.remarks {

@@ -76,7 +76,9 @@ async fn watch<P: Probe>(
         };
         number = number.wrapping_add(1);
         let matters = match (&told, &health) {
-            (Health::Failing { .. }, Health::Failing { .. }) => passed || failures.is_power_of_two(),
+            (Health::Failing { .. }, Health::Failing { .. }) => {
+                passed || failures.is_power_of_two()
+            }
             (old, new) => old != new,
         };
         if matters {
@@ -99,12 +101,7 @@ fn next_early(wait: Duration, interval: Duration) -> Duration {
 }
 
 /// The first success of a start, and every sixth probe, come through the published address.
-async fn ask<P: Probe>(
-    probe: &P,
-    target: &Target,
-    passed: bool,
-    number: u32,
-) -> ProbeOutcome {
+async fn ask<P: Probe>(probe: &P, target: &Target, passed: bool, number: u32) -> ProbeOutcome {
     let through_published = !passed || number % PUBLISHED_EVERY == 0;
     let (path, timeout) = (&target.spec.path, target.spec.timeout);
     match (target.published, target.inner) {

@@ -11,7 +11,7 @@ use crate::model::{
     Action, Container, ContainerState, Health, Look, Network, SessionName, SyncKind,
 };
 use crate::observe::{Full, One};
-use crate::plan::{Input, Scarce, Session, Want};
+use crate::plan::{Input, Scarce, Session};
 use crate::world::{Clock, Engine, Ledger, Objects, Probe, Workspaces};
 
 use super::health::{Prober, Target};
@@ -86,12 +86,8 @@ where
         &mut self,
         dirty: &std::collections::BTreeSet<SessionName>,
     ) -> Vec<(SessionName, crate::model::SessionPlan)> {
-        let quarantine = self
-            .doors
-            .quarantine
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clone();
+        let quarantine =
+            self.doors.quarantine.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let sessions: std::collections::BTreeMap<&SessionName, &Session> =
             self.live.iter().map(|(name, live)| (name, &live.session)).collect();
         let input = Input {
@@ -109,7 +105,7 @@ where
             .filter(|(name, live)| dirty.contains(*name) && live.main.is_none())
             .filter(|(_, live)| live.not_before.is_none_or(|at| at <= now))
             .map(|(name, live)| {
-                (name.clone(), crate::plan::session(&input, &mut scarce, &live.session))
+                (name.clone(), crate::plan::session(&input, &mut scarce, name, &live.session))
             })
             .collect()
     }
@@ -121,7 +117,8 @@ where
         live.repeats = if repeated { live.repeats + 1 } else { 0 };
         live.not_before = None;
         if live.repeats >= SPINS {
-            let wait = Duration::from_millis(250 << live.repeats.min(SPINS + 5).saturating_sub(SPINS));
+            let wait =
+                Duration::from_millis(250 << live.repeats.min(SPINS + 5).saturating_sub(SPINS));
             live.not_before = Some(Instant::now() + wait);
             if live.repeats == SPINS {
                 tracing::warn!(session = %name, steps = %plan, "the same steps again and again; slowed down");
@@ -216,20 +213,22 @@ where
         let looks = self.looks;
         let Some(live) = self.live.get_mut(name) else { return };
         live.main = None;
+        live.touched_at = Some(Instant::now());
+        let missed = std::mem::take(&mut live.missed);
         if ran.unknown {
             // Only a complete look that begins after this tells what became of it.
             live.trusted_from = looks + 1;
             self.look_again = true;
         }
         self.looked(name, one);
+        if !missed.is_empty() {
+            self.look_at(name.clone(), missed.into_iter().collect(), false);
+        }
         // A listing that is under way may have been made before these effects.
         if self.looking && !ran.touched.is_empty() {
             self.overtaken.insert(name.clone(), looks);
         }
         self.dirty.insert(name.clone());
-        if ran.error.is_none() && matches!(&self.live[name].session.want, Want::Gone { .. }) {
-            self.wants.ended(name);
-        }
     }
 
     /// A look at one session came back.
@@ -258,7 +257,7 @@ where
     }
 
     /// A complete look came back.
-    pub(super) fn observed(&mut self, number: u64, full: Full) {
+    pub(super) fn observed(&mut self, number: u64, took: Duration, full: Full) {
         self.looking = false;
         self.space = full.space;
         self.engine_started = full.engine_started.or(self.engine_started);
@@ -286,7 +285,8 @@ where
                     tracing::info!("the engine is seen again");
                 }
                 self.look_failures = 0;
-                self.next_look = Instant::now() + self.settings.tick;
+                // A listing may take a fiftieth of the time at most.
+                self.next_look = Instant::now() + self.settings.tick.max(took * 50);
                 self.merge(number, listed);
                 self.containers_look = Look::Known(());
                 let _nobody_listens = self.last_pass.send(Some(self.doors.clock.now()));
@@ -322,7 +322,9 @@ where
         }
         self.containers = merged;
         for (name, live) in &mut self.live {
-            if live.trusted_from > 0 && live.trusted_from <= number && !self.overtaken.contains_key(name)
+            if live.trusted_from > 0
+                && live.trusted_from <= number
+                && !self.overtaken.contains_key(name)
             {
                 live.trusted_from = 0;
             } else if live.trusted_from > 0 && live.main.is_none() {
@@ -405,8 +407,12 @@ where
             return;
         }
         for name in &gone {
-            self.live.remove(name);
-            self.wants.ended(name);
+            if let Some(record) = self.live.remove(name).and_then(|live| live.session.record) {
+                self.doors.lanes.forget(&record.uid);
+            }
+            if self.wants.ended(name) {
+                self.keep_confirmed();
+            }
         }
         self.sessions.send_modify(|snapshot| {
             let all = Arc::make_mut(snapshot);
@@ -414,12 +420,18 @@ where
                 all.remove(name);
             }
         });
+        // Somebody may have waited for its workspace, its port or its place.
+        self.reconsider();
+        self.dirty.extend(self.live.keys().cloned());
     }
 }
 
 fn touches_workspace(action: &Action) -> bool {
     matches!(
         action,
-        Action::CreateWorkspace | Action::TrashWorkspace | Action::EmptyTrash | Action::Rebuild { .. }
+        Action::CreateWorkspace
+            | Action::TrashWorkspace
+            | Action::EmptyTrash
+            | Action::Rebuild { .. }
     )
 }

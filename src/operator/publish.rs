@@ -81,6 +81,22 @@ where
         drawn
     }
 
+    /// Since when each condition holds is kept once, at the end: it is for people.
+    pub(super) async fn keep_transitions(&self) {
+        for live in self.live.values() {
+            let Some(record) = &live.session.record else { continue };
+            if live.main.is_some() || record.transitions == live.transitions {
+                continue;
+            }
+            let transitions = live.transitions.clone();
+            let kept = self.doors.book.update(&record.uid, |r| r.transitions = transitions).await;
+            if let Err(error) = kept {
+                tracing::warn!(%error, "the transitions of conditions were not kept");
+                return;
+            }
+        }
+    }
+
     fn host_path(&self, session: &Session) -> String {
         match (&session.record, &session.want) {
             (Some(record), _) => {

@@ -6,7 +6,9 @@ use std::time::Duration;
 use crate::apply::{Book, notes};
 use crate::model::{Health, Look, Reason, SessionName, Uid};
 use crate::plan::{Session, Want};
-use crate::world::{Clock, Contents, Engine, Ledger, LedgerError, Objects, Probe, Workspaces, Write};
+use crate::world::{
+    Clock, Contents, Engine, Ledger, LedgerError, Objects, Probe, Workspaces, Write,
+};
 
 use super::Operator;
 
@@ -45,7 +47,9 @@ pub async fn rebuild<L: Ledger, W: Workspaces>(
         .await
         .map_err(|error| failed("look at the copies of records", error.to_string()))?;
     for (uid, bytes) in copies {
-        if contents.records.contains_key(&uid) || contents.unknown.iter().any(|k| k.contains(uid.as_str())) {
+        if contents.records.contains_key(&uid)
+            || contents.unknown.iter().any(|k| k.contains(uid.as_str()))
+        {
             continue;
         }
         if contents.rebuilt.is_none() {
@@ -139,6 +143,8 @@ where
             main: None,
             files: false,
             trusted_from: number,
+            touched_at: None,
+            missed: BTreeSet::new(),
             repeats: 0,
             not_before: None,
             prober: None,

@@ -5,9 +5,9 @@
 
 pub(crate) mod world;
 
+mod ending;
 mod life;
 mod limits;
-mod ending;
 mod restarts;
 mod sim;
 mod sources;

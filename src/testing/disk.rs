@@ -217,7 +217,8 @@ impl Workspaces for MemoryDisk {
 
     async fn list(&self) -> Result<Vec<(UserName, CaseName, WorkspaceSeen)>, WorkspaceError> {
         let state = self.state();
-        let row = |((user, case), one): (&Key, &Directory)| (user.clone(), case.clone(), one.seen());
+        let row =
+            |((user, case), one): (&Key, &Directory)| (user.clone(), case.clone(), one.seen());
         Ok(state.spaces.iter().map(row).collect())
     }
 

@@ -347,7 +347,9 @@ impl Life {
             _ => call.await,
         };
         match &result {
-            Ok(_) => self.sky.note(format_args!("{} {operation} {key} done ({fault:?})", self.name)),
+            Ok(_) => {
+                self.sky.note(format_args!("{} {operation} {key} done ({fault:?})", self.name))
+            }
             Err(error) => {
                 self.sky.note(format_args!("{} {operation} {key}: {error}", self.name));
             }

@@ -4,6 +4,8 @@ mod local;
 pub mod rules;
 
 use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use docket::docker::{Docker, DockerConfig};
@@ -51,20 +53,32 @@ fn bench() -> Bench<Docker> {
     }
 }
 
-/// `Engine` has no call for it: docket never removes a network. Its rules go too.
-fn drop_networks(bench: &Bench<Docker>) {
-    for installation in [&bench.installation, &bench.other_installation] {
-        let network = format!("docket-{installation}");
-        // Most benches have none.
-        let script = "docker network rm $0; for chain in DOCKER-USER INPUT; do
-            iptables -w 5 -S $chain | grep -- \"--comment $0 \" | sed 's/^-A/-D/' |
-                while read -r rule; do iptables -w 5 $rule; done; done";
-        let mut clean = std::process::Command::new("bash");
-        clean.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-        if !host().is_empty() {
-            clean.env("DOCKER_HOST", host());
+/// Removes an installation's network and its rules, however the test ends: `Engine` has no call
+/// for it, since docket never removes a network.
+struct Networks(Vec<String>);
+
+impl Networks {
+    fn of(bench: &Bench<Docker>) -> Networks {
+        Networks(vec![bench.installation.clone(), bench.other_installation.clone()])
+    }
+}
+
+impl Drop for Networks {
+    fn drop(&mut self) {
+        for installation in &self.0 {
+            // Most benches have none.
+            let script = "docket=docket-$0; docker network rm $docket
+                for chain in DOCKER-USER INPUT; do
+                    iptables -w 5 -S $chain | grep -- \"--comment $docket \" | sed 's/^-A/-D/' |
+                        while read -r rule; do iptables -w 5 $rule; done; done";
+            let mut clean = Command::new("bash");
+            let path = std::env::var("PATH").unwrap_or_default();
+            clean.env("PATH", format!("{path}:/usr/sbin:/sbin"));
+            if !host().is_empty() {
+                clean.env("DOCKER_HOST", host());
+            }
+            let _ = clean.args(["-c", script, installation]).output();
         }
-        let _ = clean.args(["-c", script, &network]).output();
     }
 }
 
@@ -73,10 +87,29 @@ macro_rules! on_the_real_engine {
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $rule() {
             let bench = bench();
+            let _networks = Networks::of(&bench);
             rules::hold(&bench, rules::$rule(&bench)).await;
-            drop_networks(&bench);
         }
     )*};
 }
 
 rules::for_every_rule!(on_the_real_engine);
+
+/// With `ENGINE26=1`: the same rules inside the network of a Docker 26, where its ports are.
+#[test]
+fn the_contract_holds_on_docker_26_where_it_is_asked_for() {
+    if std::env::var_os("ENGINE26").is_none_or(|value| value != "1") {
+        return;
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/engine26");
+    let started = Command::new(&script).arg("start").output().unwrap();
+    assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
+    let mut run = Command::new(&script);
+    run.arg("exec").arg(std::env::current_exe().unwrap());
+    let only = ["engine_contract::", "--skip", "engine_contract::local", "--skip", "docker_26"];
+    let output = run.args(only).env_remove("DOCKET_TEST_ENGINE").output().unwrap();
+    Command::new(&script).arg("stop").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("a_created_container_is_listed_and_inspected ... ok"), "{said}");
+}

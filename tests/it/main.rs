@@ -14,5 +14,7 @@ mod engine_contract;
 mod hostile;
 mod cli;
 mod lockfile;
+#[cfg(feature = "testing")]
+mod sim;
 mod support;
 mod tidy;

@@ -111,6 +111,7 @@ pub(crate) fn object(session: &str, own: &Words) -> SessionObject {
     let hashed: Vec<String> =
         keys.iter().filter_map(|key| own.get(key).map(|value| format!("{key}={value}"))).collect();
     let user = own.get("user").unwrap_or(user);
+    let case = own.get("case").unwrap_or(case);
     let spec = json!({"user": user, "case": case, "own": hashed.clone(),
         "state": format!("{state:?}"), "suspend": own.has("suspend")});
     SessionObject {

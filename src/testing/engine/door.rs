@@ -10,8 +10,8 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::model::{
-    Container, ContainerDetail, ContainerId, Installation, PullPolicy, Resources,
-    SessionName, Usage,
+    Container, ContainerDetail, ContainerId, Installation, PullPolicy, Resources, SessionName,
+    Usage,
 };
 use crate::world::{
     CreateRequest, Engine, EngineError, EngineErrorKind as Kind, EngineEvent, EngineInfo,

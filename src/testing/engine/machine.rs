@@ -114,6 +114,10 @@ pub struct Seen {
     pub session: String,
     /// Label `docket.dev/uid`.
     pub uid: String,
+    /// Label `docket.dev/attempt`.
+    pub attempt: String,
+    /// How often it was started.
+    pub starts: u64,
     /// Label `docket.dev/spec-hash`.
     pub spec_hash: String,
     /// What it does.
@@ -172,6 +176,8 @@ impl Vessel {
             installation: self.label(LABEL_INSTALLATION).to_owned(),
             session: self.label(LABEL_SESSION).to_owned(),
             uid: self.label(LABEL_UID).to_owned(),
+            attempt: self.label(LABEL_ATTEMPT).to_owned(),
+            starts: self.run,
             spec_hash: self.label(LABEL_SPEC_HASH).to_owned(),
             state: self.state,
             env: self.request.spec.env.clone(),
@@ -252,12 +258,7 @@ impl Machine {
             state.images.insert(id, image);
         }
         let events = broadcast::channel(RING).0;
-        Arc::new(Machine {
-            clock,
-            events,
-            state: Mutex::new(state),
-            last_words: Mutex::default(),
-        })
+        Arc::new(Machine { clock, events, state: Mutex::new(state), last_words: Mutex::default() })
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -294,8 +295,8 @@ impl Machine {
         let state = self.state();
         let found = state.containers.values().find(|one| {
             let published = one.request.host_port == Some(address.port());
-            let inner = one.inner() == Some(address.ip())
-                && one.request.spec.port == address.port();
+            let inner =
+                one.inner() == Some(address.ip()) && one.request.spec.port == address.port();
             is_alive(one.state) && (published && address.ip().is_loopback() || inner)
         });
         match found {
@@ -524,7 +525,12 @@ impl Machine {
         let heeds_in_time = heeds && grace > PROMPT;
         tokio::time::sleep(if heeds_in_time { PROMPT } else { grace }).await;
         if heeds_in_time {
-            let seen = self.state().containers.get(id).filter(|one| one.run == run).map(|one| one.seen(id));
+            let seen = self
+                .state()
+                .containers
+                .get(id)
+                .filter(|one| one.run == run)
+                .map(|one| one.seen(id));
             let words = self.last_words.lock().unwrap_or_else(PoisonError::into_inner).0.clone();
             if let (Some(words), Some(seen)) = (words, seen.filter(Seen::is_alive)) {
                 words(&seen);
@@ -564,11 +570,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn update(
-        &self,
-        id: &ContainerId,
-        resources: Resources,
-    ) -> Result<(), EngineError> {
+    pub(super) fn update(&self, id: &ContainerId, resources: Resources) -> Result<(), EngineError> {
         const OP: &str = "update container";
         let mut state = self.state();
         let Some(one) = state.containers.get_mut(id) else {

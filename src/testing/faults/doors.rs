@@ -56,7 +56,10 @@ fn engine(operation: &'static str) -> impl Fn(Loss) -> EngineError + Send + Sync
     }
 }
 
-fn store(operation: &'static str, key: &str) -> impl Fn(Loss) -> StoreError + Send + Sync + 'static {
+fn store(
+    operation: &'static str,
+    key: &str,
+) -> impl Fn(Loss) -> StoreError + Send + Sync + 'static {
     let key = key.to_owned();
     move |loss| StoreError {
         kind: StoreErrorKind::Unavailable,
@@ -66,10 +69,7 @@ fn store(operation: &'static str, key: &str) -> impl Fn(Loss) -> StoreError + Se
     }
 }
 
-fn disk<'a>(
-    operation: &'static str,
-    path: &'a str,
-) -> impl Fn(Loss) -> WorkspaceError + Send + 'a {
+fn disk<'a>(operation: &'static str, path: &'a str) -> impl Fn(Loss) -> WorkspaceError + Send + 'a {
     move |_| WorkspaceError {
         kind: WorkspaceErrorKind::Io,
         operation,
@@ -212,15 +212,17 @@ impl<D: Objects> Objects for Weathered<D> {
         let mut bytes = Vec::new();
         let read = body.read_to_end(&mut bytes).await;
         let (door, name) = (Arc::clone(&self.door), key.to_owned());
-        let call = Box::pin(async move {
-            let body: Body = match read {
-                Ok(_) => Box::pin(std::io::Cursor::new(bytes)),
-                Err(error) => Box::pin(tokio_util::io::StreamReader::new(
-                    futures_util::stream::iter([Ok(bytes::Bytes::from(bytes)), Err(error)]),
-                )),
-            };
-            door.put_new(&name, body, size, sha256).await
-        });
+        let call =
+            Box::pin(async move {
+                let body: Body =
+                    match read {
+                        Ok(_) => Box::pin(std::io::Cursor::new(bytes)),
+                        Err(error) => Box::pin(tokio_util::io::StreamReader::new(
+                            futures_util::stream::iter([Ok(bytes::Bytes::from(bytes)), Err(error)]),
+                        )),
+                    };
+                door.put_new(&name, body, size, sha256).await
+            });
         self.life.remote("put", key, STORE, call, store("put", key)).await
     }
 
@@ -232,8 +234,7 @@ impl<D: Objects> Objects for Weathered<D> {
     ) -> Result<Swap, StoreError> {
         let (door, name) = (Arc::clone(&self.door), key.to_owned());
         let expected = expected.map(str::to_owned);
-        let call =
-            Box::pin(async move { door.put_if(&name, bytes, expected.as_deref()).await });
+        let call = Box::pin(async move { door.put_if(&name, bytes, expected.as_deref()).await });
         self.life.remote("swap", key, STORE, call, store("swap", key)).await
     }
 

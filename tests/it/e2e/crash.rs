@@ -52,7 +52,8 @@ fn the_whole_state_directory_can_be_lost() {
     assert_eq!(again["metadata"]["uid"], one["metadata"]["uid"]);
     assert_eq!(again["status"]["port"], one["status"]["port"]);
     assert_eq!(again["status"]["container"]["id"], one["status"]["container"]["id"]);
-    let held = rig.see("is held", "bob-two", |view| condition(view, "PruneHeld").1 == "SourceUnknown");
+    let held =
+        rig.see("is held", "bob-two", |view| condition(view, "PruneHeld").1 == "SourceUnknown");
     assert_eq!(held["status"]["container"]["id"], two["status"]["container"]["id"]);
     rig.ok(&["confirm-prune"]);
     rig.gone("bob-two");
@@ -76,8 +77,7 @@ fn f4_a_second_operator_is_refused_and_names_the_first() {
 
 #[test]
 fn killed_at_many_moments_while_sessions_come_and_go_it_ends_where_an_undisturbed_run_ends() {
-    let kills: u32 =
-        std::env::var("DOCKET_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(40);
+    let kills: u32 = std::env::var("DOCKET_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(40);
     let mut rig = Rig::new("storm");
     rig.start();
     let mut random = 0x9e37_79b9_u64;

@@ -33,7 +33,8 @@ fn f14_a_container_that_ends_at_once_gets_into_a_crash_loop_and_others_go_on() {
     let more = "  container: {env: {EXIT_AFTER_MS: \"1\", EXIT_CODE: \"3\"}}";
     rig.write("a.yaml", &session("ann-one", "ann", "one", more));
     rig.write("b.yaml", &session("bob-two", "bob", "two", ""));
-    let view = rig.see("is in a crash loop", "ann-one", |view| view["status"]["phase"] == "CrashLoop");
+    let view =
+        rig.see("is in a crash loop", "ann-one", |view| view["status"]["phase"] == "CrashLoop");
     assert_eq!(view["status"]["container"]["lastTermination"]["exitCode"], 3);
     assert_eq!(view["status"]["container"]["lastTermination"]["reason"], "Error");
     assert!(view["status"]["retry"]["failures"].as_u64().unwrap() >= 3);
@@ -135,7 +136,10 @@ fn l2_a_process_that_answers_on_the_port_does_not_make_a_session_ready() {
     let mut rig = Rig::new("squat");
     rig.write("legal.yaml", &class("legal", "").replace("startup: 20s", "startup: 60s"));
     rig.start();
-    rig.write("a.yaml", &session("ann-one", "ann", "one", "  container: {env: {HEALTH_DELAY_MS: \"4000\"}}"));
+    rig.write(
+        "a.yaml",
+        &session("ann-one", "ann", "one", "  container: {env: {HEALTH_DELAY_MS: \"4000\"}}"),
+    );
     let starting = rig.see("runs", "ann-one", |view| condition(view, "ContainerReady").0 == "True");
     assert_eq!(condition(&starting, "Ready").0, "False");
     rig.ready("ann-one");
@@ -151,7 +155,9 @@ fn a_full_pool_says_so_and_waits_for_a_port() {
     rig.write("a.yaml", &session("ann-one", "ann", "one", ""));
     rig.ready("ann-one");
     rig.write("b.yaml", &session("bob-two", "bob", "two", ""));
-    rig.see("waits for a port", "bob-two", |view| condition(view, "PortReady").1 == "PoolExhausted");
+    rig.see("waits for a port", "bob-two", |view| {
+        condition(view, "PortReady").1 == "PoolExhausted"
+    });
     rig.remove("a.yaml");
     let view = rig.ready("bob-two");
     assert_eq!(view["status"]["port"], port);
@@ -161,7 +167,8 @@ fn a_full_pool_says_so_and_waits_for_a_port() {
 fn the_same_case_twice_is_given_to_the_first() {
     let (mut rig, _) = one("twice");
     rig.write("b.yaml", &session("other", "ann", "one", ""));
-    let view = rig.see("is refused", "other", |view| condition(view, "Accepted").1 == "WorkspaceInUse");
+    let view =
+        rig.see("is refused", "other", |view| condition(view, "Accepted").1 == "WorkspaceInUse");
     assert_eq!(view["status"]["phase"], "Rejected");
     rig.ready("ann-one");
 }
@@ -171,7 +178,8 @@ fn f34_one_name_in_two_files_holds_both_as_they_were() {
     let (mut rig, before) = one("dup");
     let more = "  container: {env: {OTHER: \"1\"}}";
     rig.write("b.yaml", &session("ann-one", "ann", "one", more));
-    let held = rig.see("is held", "ann-one", |view| condition(view, "Accepted").1 == "DuplicateName");
+    let held =
+        rig.see("is held", "ann-one", |view| condition(view, "Accepted").1 == "DuplicateName");
     assert_eq!(id(&held), id(&before));
     rig.remove("b.yaml");
     rig.see("goes on", "ann-one", |view| condition(view, "Accepted").0 == "True");

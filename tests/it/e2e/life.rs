@@ -79,7 +79,13 @@ spec:
     let bindings = &host["PortBindings"]["3000/tcp"][0];
     assert_eq!(bindings["HostIp"], "127.0.0.1");
     let env = http(&view, "GET", "/env", "").1;
-    for line in ["GREETING=hello ann", "A=$(B)", "USER_ID=ann", "CASE_ID=one", "WORKSPACE_BASE=/opt/workspace"] {
+    for line in [
+        "GREETING=hello ann",
+        "A=$(B)",
+        "USER_ID=ann",
+        "CASE_ID=one",
+        "WORKSPACE_BASE=/opt/workspace",
+    ] {
         assert!(env.lines().any(|l| l == line), "{line} in {env}");
     }
     let owner = run("stat", &["-c", "%u:%g", rig.workspace("ann", "one").to_str().unwrap()]);
@@ -139,7 +145,8 @@ fn a_broken_edit_keeps_the_last_good_spec_and_says_where_it_is_broken() {
         let sources = rig.docket(&["get", "sources"]).stdout;
         sources.contains("a.yaml:8:3") && sources.contains("container")
     });
-    let held = rig.see("stays as it was", "ann-one", |view| condition(view, "Accepted").0 == "False");
+    let held =
+        rig.see("stays as it was", "ann-one", |view| condition(view, "Accepted").0 == "False");
     assert_eq!(held["status"]["container"]["id"], before["status"]["container"]["id"]);
     rig.write("a.yaml", &session("ann-one", "ann", "one", ""));
     rig.see("is accepted again", "ann-one", |view| condition(view, "Accepted").0 == "True");
@@ -172,7 +179,10 @@ fn stop_keeps_workspace_and_port_and_start_brings_it_back() {
     rig.until("its container is gone", |rig| rig.containers().is_empty());
     assert_eq!(stopped["status"]["override"]["state"], "Stopped");
     assert_eq!(stopped["status"]["port"], before["status"]["port"]);
-    assert_eq!(std::fs::read_to_string(rig.workspace("ann", "one").join("kept.txt")).unwrap(), "kept");
+    assert_eq!(
+        std::fs::read_to_string(rig.workspace("ann", "one").join("kept.txt")).unwrap(),
+        "kept"
+    );
     rig.ok(&["start", "ann-one"]);
     let after = rig.ready("ann-one");
     assert_eq!(after["status"]["port"], before["status"]["port"]);

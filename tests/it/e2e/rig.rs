@@ -208,9 +208,7 @@ impl Rig {
     #[track_caller]
     pub fn gone(&mut self, name: &str) {
         let name = name.to_owned();
-        self.until(&format!("{name} is gone"), move |rig| {
-            rig.docket(&["get", &name]).code == 4
-        });
+        self.until(&format!("{name} is gone"), move |rig| rig.docket(&["get", &name]).code == 4);
     }
 
     /// Containers of this installation: (id, name, state).
@@ -232,7 +230,11 @@ impl Rig {
         let log = std::fs::read_to_string(self.path("operator.log")).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         let from = lines.len().saturating_sub(60);
-        format!("\n--- operator.log\n{}\n--- get\n{}", lines[from..].join("\n"), self.docket(&["get"]).stdout)
+        format!(
+            "\n--- operator.log\n{}\n--- get\n{}",
+            lines[from..].join("\n"),
+            self.docket(&["get"]).stdout
+        )
     }
 }
 

@@ -8,13 +8,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use docket::docker::{Docker, DockerConfig, Isolation};
-use docket::model::{ContainerPrefix, Identity, Installation, Network};
+use docket::model::{ContainerPrefix, ContainerState, Identity, Installation, Network, PullPolicy};
 use docket::probe::HttpProbe;
 use docket::world::{Engine, EngineErrorKind, EngineEvent, Probe, ProbeOutcome};
 use futures_util::StreamExt;
 
 use super::rules::{Bench, eventually, hold};
-use super::{bench, drop_networks};
+use super::{Networks, bench};
 
 /// The body of the sample's answer.
 fn get(address: SocketAddr, path: &str) -> String {
@@ -33,6 +33,38 @@ async fn until_healthy(address: SocketAddr) {
     .await;
 }
 
+fn post(address: SocketAddr, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    let head = "HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    write!(stream, "POST {path} {head}").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer.split_once("\r\n\r\n")?.1.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t12_processes_and_memory_are_bounded() {
+    let bench = bench();
+    let rule = async {
+        let port = (bench.free_port)();
+        let id = bench
+            .started(|request| {
+                request.host_port = Some(port);
+                request.spec.init = false;
+            })
+            .await;
+        let address = bench.seen(&id).await.1.published.unwrap();
+        until_healthy(address).await;
+        let got = post(address, "/fork?n=500").unwrap();
+        let digits: String = got.chars().filter(char::is_ascii_digit).collect();
+        assert!(digits.parse::<u32>().unwrap() < 64, "{got}");
+        let _killed = post(address, "/eat?mb=500");
+        let detail = bench.until(&id, ContainerState::Exited).await;
+        assert_eq!((detail.exit_code, detail.oom_killed), (Some(137), true));
+    };
+    hold(&bench, Box::pin(rule)).await;
+}
+
 /// Whether a TCP connection can be made from inside a container's network.
 fn reaches(pid: i32, address: SocketAddr) -> bool {
     let script = format!("exec 3<>/dev/tcp/{}/{}", address.ip(), address.port());
@@ -44,6 +76,7 @@ fn reaches(pid: i32, address: SocketAddr) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_locks_are_seen_from_inside() {
     let bench = bench();
+    let _networks = Networks::of(&bench);
     let rule = async {
         let port = (bench.free_port)();
         let id = bench
@@ -57,28 +90,33 @@ async fn the_locks_are_seen_from_inside() {
         let address = detail.published.unwrap();
         until_healthy(address).await;
         assert!(get(address, "/env").lines().any(|line| line == "FEATURE_X=on"));
-        let pid = detail.pid.expect("a local pid");
-        let children = format!("/proc/{pid}/task/{pid}/children");
-        let child = std::fs::read_to_string(children).unwrap();
-        let status = std::fs::read_to_string(format!("/proc/{}/status", child.trim())).unwrap();
+        let info = get(address, "/info");
         let field = |name: &str| {
-            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-            line.split_once(':').unwrap().1.split_whitespace().collect::<Vec<_>>().join(" ")
+            let line = info.lines().find(|line| line.starts_with(name)).expect(name);
+            line[name.len()..].trim().to_owned()
         };
         assert_eq!(field("Uid:"), "1000 1000 1000 1000");
         assert_eq!(field("CapEff:"), "0000000000000000");
         assert_eq!(field("CapBnd:"), "0000000000000001", "CHOWN and nothing else");
         assert_eq!((field("NoNewPrivs:"), field("Seccomp:")), ("1".to_owned(), "2".to_owned()));
     };
-    hold(&bench, rule).await;
-    drop_networks(&bench);
+    hold(&bench, Box::pin(rule)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn t13_tenants_reach_neither_each_other_nor_the_host_nor_the_metadata_service() {
     let bench = bench();
-    hold(&bench, isolated(&bench)).await;
-    drop_networks(&bench);
+    let _networks = Networks::of(&bench);
+    hold(&bench, Box::pin(isolated(&bench))).await;
+}
+
+/// The host's address on the installation's bridge.
+fn gateway_of(installation: &str) -> std::net::IpAddr {
+    let name = format!("docket-{installation}");
+    let format = "{{(index .IPAM.Config 0).Gateway}}";
+    let arguments = ["network", "inspect", "-f", format, &name];
+    let output = Command::new("docker").args(arguments).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
 }
 
 async fn isolated(bench: &Bench<Docker>) {
@@ -105,11 +143,7 @@ async fn isolated(bench: &Bench<Docker>) {
     assert!(!reaches(pid, neighbour), "the neighbour's container port");
     let host = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
     let port = host.local_addr().unwrap().port();
-    let gateway = {
-        let std::net::IpAddr::V4(inner) = own.ip() else { panic!("{own}") };
-        let [a, b, _, _] = inner.octets();
-        SocketAddr::from(([a, b, 0, 1], port))
-    };
+    let gateway = SocketAddr::new(gateway_of(&bench.installation), port);
     assert!(TcpStream::connect(gateway).is_ok(), "the host itself reaches {gateway}");
     assert!(!reaches(pid, gateway), "the host's own address");
     let rules = Command::new("/usr/sbin/iptables").args(["-S", "DOCKER-USER"]).output().unwrap();
@@ -123,13 +157,24 @@ async fn isolated(bench: &Bench<Docker>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_network_of_that_name_is_not_used() {
     let bench = bench();
+    let _networks = Networks::of(&bench);
     let name = format!("docket-{}", bench.installation);
     let made = Command::new("docker").args(["network", "create", &name]).output().unwrap();
     assert!(made.status.success());
     let error = bench.engine.ensure_network().await.unwrap_err();
-    drop_networks(&bench);
     assert_eq!(error.kind, EngineErrorKind::Conflict);
     assert!(error.message.contains(&format!("docker network rm {name}")), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_does_not_answer_is_a_failed_pull_that_names_the_image() {
+    let bench = bench();
+    let nobody = "127.0.0.1:1/nope";
+    for policy in [PullPolicy::IfNotPresent, PullPolicy::Always] {
+        let error = bench.engine.resolve_image(nobody, policy).await.unwrap_err();
+        assert_eq!(error.kind, EngineErrorKind::PullFailed, "{error}");
+        assert!(error.message.contains("127.0.0.1:1/nope"), "{error}");
+    }
 }
 
 /// An engine of the test's own, ended with it.
@@ -185,6 +230,6 @@ async fn a_killed_engine_is_gone_and_unknown_and_another_run_when_it_is_back() {
 }
 
 async fn next(events: &mut docket::world::EventStream) -> EngineEvent {
-    let wait = Duration::from_secs(60);
+    let wait = Duration::from_mins(1);
     tokio::time::timeout(wait, events.next()).await.expect("an event in time").unwrap()
 }
