@@ -15,13 +15,15 @@ pub mod config;
 pub mod docker;
 pub mod ledger;
 pub mod model;
+pub mod objects;
 pub mod observe;
 pub mod operator;
 pub mod plan;
 pub mod probe;
 pub mod spec;
 pub mod status;
-#[cfg(feature = "testing")]
+pub mod sync;
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod workspace;
 pub mod world;

@@ -12,9 +12,24 @@ use crate::world::{Clock, Engine, Ledger, Objects, ScanMode, Workspaces, Write};
 use super::execute::{Doors, StepError, copy_record, place};
 use super::files::{self, Found};
 
-/// The sync lanes of all sessions.
-#[derive(Debug, Default)]
-pub struct Lanes(Mutex<BTreeMap<Uid, Arc<Lane>>>);
+/// Creates, starts and removals beside each other. The engine burns a fifth of a second of cpu a
+/// published container; more than this many at once gain nothing.
+const ENGINE_ABREAST: usize = 8;
+
+/// The sync lanes of all sessions, and the engine's.
+#[derive(Debug)]
+pub struct Lanes {
+    files: Mutex<BTreeMap<Uid, Arc<Lane>>>,
+    /// A permit is held during each create, start and removal.
+    pub(super) engine: tokio::sync::Semaphore,
+}
+
+impl Default for Lanes {
+    fn default() -> Lanes {
+        let engine = tokio::sync::Semaphore::new(ENGINE_ABREAST);
+        Lanes { files: Mutex::default(), engine }
+    }
+}
 
 #[derive(Debug, Default)]
 struct Lane {
@@ -24,13 +39,13 @@ struct Lane {
 
 impl Lanes {
     fn of(&self, uid: &Uid) -> Arc<Lane> {
-        let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lanes = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(lanes.entry(uid.clone()).or_default())
     }
 
     /// Forgets a session that is over.
     pub fn forget(&self, uid: &Uid) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
 
     /// Ends the background sync of a session, if one runs: something more urgent comes.

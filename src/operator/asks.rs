@@ -127,6 +127,7 @@ where
             space: self.space.clone(),
             quarantine: &quarantine,
             engine_started: self.engine_started,
+            underway: self.underway(),
         })
     }
 

@@ -255,7 +255,7 @@ impl Life {
     async fn point(&self, side: &str, operation: &str) {
         if !self.dead.load(SeqCst) {
             let number = self.points.fetch_add(1, SeqCst) + 1;
-            if number != self.cut_at.load(SeqCst) {
+            if number != self.cut_at.load(SeqCst) || self.sky.is_calm() {
                 return;
             }
             self.sky.note(format_args!("{} CUT {side} {operation}", self.name));
