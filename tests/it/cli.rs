@@ -624,3 +624,63 @@ fn open_reading_shows_neither_logs_nor_files_and_changes_nothing() {
     assert_eq!(status("POST /api/v1/plan"), 401);
     assert!(fake.asked().is_empty());
 }
+
+#[test]
+fn files_are_validated_without_an_operator() {
+    let place = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(place.path().join(name), text).unwrap();
+    let docket = |words: &[&str]| docket_in(place.path()).args(words).output().unwrap();
+    let session = |case: &str, more: &str| {
+        format!(
+            "apiVersion: docket.dev/v1\nkind: Session\nmetadata: {{name: {case}}}\n\
+             spec:\n  user: ann\n  case: {case}\n{more}"
+        )
+    };
+    write(
+        "class.yaml",
+        "apiVersion: docket.dev/v1\nkind: SessionClass\nmetadata: {name: default}\n\
+         spec: {container: {image: x, network: bridge}, limits: {maxMemory: 1Gi}}\n",
+    );
+    write("good.yaml", &session("one", ""));
+    write("typo.yaml", &session("two", "  clas: x\n"));
+    write("over.yaml", &session("three", "  container: {resources: {memory: 64Gi}}\n"));
+    let (out, _) = ended(&docket(&["validate", "good.yaml", "class.yaml"]), 0);
+    assert_eq!(out, "good.yaml: ok\nclass.yaml: ok\n");
+    let (_, talk) = ended(&docket(&["validate", "good.yaml"]), 0);
+    assert!(talk.contains("class `default` is not among the files"), "{talk}");
+    let (out, talk) = ended(&docket(&["validate", "typo.yaml", "class.yaml"]), 2);
+    assert!(talk.starts_with("typo.yaml:7:3: unknown field `clas`"), "{talk}");
+    assert!(out.is_empty(), "{out}");
+    let (_, talk) = ended(&docket(&["validate", "over.yaml", "class.yaml"]), 2);
+    assert!(talk.starts_with("over.yaml: three: ") && talk.contains("64Gi"), "{talk}");
+    write("again.yaml", &session("one", ""));
+    let (_, talk) = ended(&docket(&["validate", "."]), 2);
+    assert!(talk.contains("session `one` is also in "), "{talk}");
+    ended(&docket(&["validate", "none.yaml"]), 2);
+}
+
+#[test]
+fn the_schema_refers_to_nothing_that_is_not_in_it() {
+    for words in [&["schema"][..], &["schema", "Session"], &["schema", "SessionClass"]] {
+        let (out, _) = ended(&alone(words), 0);
+        let schema: serde_json::Value = serde_json::from_str(&out).unwrap();
+        let mut references = Vec::new();
+        refers_to(&schema, &mut references);
+        assert!(!references.is_empty());
+        for reference in references {
+            let pointer = reference.strip_prefix('#').unwrap();
+            assert!(schema.pointer(pointer).is_some(), "{words:?}: {reference}");
+        }
+    }
+}
+
+fn refers_to(value: &serde_json::Value, found: &mut Vec<String>) {
+    match value {
+        serde_json::Value::Object(object) => {
+            found.extend(object.get("$ref").and_then(|r| r.as_str()).map(str::to_owned));
+            object.values().for_each(|value| refers_to(value, found));
+        }
+        serde_json::Value::Array(list) => list.iter().for_each(|value| refers_to(value, found)),
+        _ => (),
+    }
+}
