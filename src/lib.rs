@@ -25,5 +25,6 @@ pub mod status;
 pub mod sync;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod watch;
 pub mod workspace;
 pub mod world;

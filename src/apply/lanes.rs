@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{Operation, Record, SyncKind, Uid};
+use crate::model::{Operation, Record, RelPath, SyncKind, Uid};
 use crate::world::{Clock, Engine, Ledger, Objects, ScanMode, Workspaces, Write};
 
 use super::execute::{Doors, StepError, copy_record, place};
@@ -190,7 +190,7 @@ where
 /// Fetches files on request; the answer for people.
 ///
 /// # Errors
-/// As a hydration's.
+/// As a hydration's; a path that is not one.
 pub async fn hydrate_paths<E, O, W, L, C>(
     doors: &Doors<E, O, W, L, C>,
     record: &Record,
@@ -203,7 +203,36 @@ where
     L: Ledger,
     C: Clock,
 {
-    let _ = paths;
-    hydrate(doors, record, &CancellationToken::new()).await?;
-    Ok("done".to_owned())
+    let lane = doors.lanes.of(&record.uid);
+    let _turn = lane.turn.lock().await;
+    let base = doors.book.base(&record.uid).await?;
+    let mut wanted = Vec::new();
+    for path in paths {
+        let path = RelPath::parse(path.as_bytes())
+            .map_err(|error| StepError::NotSafe(error.to_string()))?;
+        wanted.push(path);
+    }
+    if wanted.is_empty() {
+        let lazy = base.iter().flat_map(|base| &base.files).filter(|(_, e)| e.stamp.is_none());
+        wanted.extend(lazy.map(|(path, _)| path.clone()));
+    }
+    let there = place(record);
+    let found = files::hydrate_paths(
+        &doors.workspaces,
+        &doors.objects,
+        &doors.clock,
+        &there,
+        &record.applied.resolved.workspace,
+        super::execute::owner_of(record),
+        base.as_ref(),
+        &wanted,
+        &|_| (),
+    )
+    .await?;
+    let here = found.base.files.iter().filter(|(path, entry)| {
+        entry.stamp.is_some() && wanted.contains(path)
+    });
+    let told = format!("{} of {} files are here", here.count(), wanted.len());
+    keep(doors, &record.uid, base.as_ref(), found, |_| ()).await?;
+    Ok(told)
 }

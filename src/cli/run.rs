@@ -1,5 +1,6 @@
 //! `docket run`: the wiring. Configuration, log, doors, the loop, the API, signals.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -7,10 +8,17 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::apply::{Doors, Lanes};
 use crate::api::{self, Guard, Reading, ServeError, Token};
-use crate::config::{Config, Flags, HttpRead, LogFormat, Surroundings};
+use crate::clock::WallClock;
+use crate::config::{Config, Flags, HttpRead, LogFormat, Store, Surroundings};
 use crate::docker::{Docker, DockerConfig};
-use crate::operator::Settings;
+use crate::ledger::Sled;
+use crate::objects::directory::Directory;
+use crate::operator::{Operator, Settings, rebuild};
+use crate::probe::HttpProbe;
+use crate::workspace::Local;
+use crate::world::{Clock as _, Ledger as _};
 use crate::operator::handle::{Ask, Handle};
 
 use super::Context;
@@ -92,9 +100,54 @@ async fn operate(config: Config, around: Surroundings) -> Result<Code, Failure> 
 }
 
 /// Opens the doors, locks what may have one operator only, and sets the loop going.
-async fn start(config: &Config, _shutdown: &CancellationToken) -> Result<Running, Failure> {
-    let _engine = engine(config).map_err(Failure::failed)?;
-    Err(Failure::failed("this build has no ledger and no store: it cannot run an operator"))
+async fn start(config: &Config, shutdown: &CancellationToken) -> Result<Running, Failure> {
+    let engine = engine(config).map_err(Failure::failed)?;
+    let about = format!("state {}", config.state.display());
+    let workspaces = Local::open_as(&config.workspaces, &about)
+        .map_err(|error| Failure::failed(chain(&error)))?;
+    let ledger = Sled::open(&config.state).map_err(|error| Failure::failed(chain(&error)))?;
+    let contents = ledger.load().await.map_err(|error| Failure::failed(chain(&error)))?;
+    if let Some(rebuilt) = &contents.rebuilt {
+        tracing::warn!(why = %rebuilt, "the ledger is new; records come back from their copies");
+    }
+    let (book, rebuilt) = rebuild(ledger, &contents, &workspaces, WallClock.now())
+        .await
+        .map_err(|error| Failure::failed(chain(&error)))?;
+    let doors = Doors {
+        engine,
+        objects: store(config)?,
+        workspaces,
+        book,
+        clock: WallClock,
+        identity: config.identity(),
+        secret_files: config.allow.secret_files.clone(),
+        engine_socket: config.docker.trim_start_matches("unix://").into(),
+        quarantine: Mutex::default(),
+        lanes: Lanes::default(),
+    };
+    let (sources, rescan) = crate::watch::spawn(config.specs.clone());
+    let (settings, changed) = mpsc::channel(1);
+    let (operator, handle) = Operator::new(
+        Arc::new(doors),
+        Arc::new(HttpProbe),
+        config.settings(),
+        rebuilt,
+        sources,
+        changed,
+        rescan,
+    );
+    let ended = tokio::spawn(operator.run(shutdown.clone()));
+    Ok(Running { handle, settings, ended })
+}
+
+/// The store that the configuration names.
+fn store(config: &Config) -> Result<Directory, Failure> {
+    match &config.store {
+        Store::Directory(root) => {
+            Directory::open(root, "").map_err(|error| Failure::failed(chain(&error)))
+        }
+        Store::S3 { .. } => Err(Failure::failed("store: this build serves `file:` only")),
+    }
 }
 
 /// Serves the API: the socket always, TCP if asked for.
