@@ -75,18 +75,16 @@ async fn all(context: &Context, asked: &Get) -> Result<Code, Failure> {
 
 /// Prints what there is, then each change, until it is interrupted.
 async fn watch(context: &Context, asked: &Get) -> Result<Code, Failure> {
-    let mut path = "sessions?watch=true".to_owned();
-    if let Some(selector) = &asked.selector {
-        path += &format!("&selector={}", part(selector));
-    }
+    let mut path = vec!["sessions?watch=true".to_owned()];
+    path.extend(asked.selector.as_ref().map(|selector| format!("selector={}", part(selector))));
     if let Some(name) = &asked.name {
-        path += &format!("&name={}", part(session(name)?));
+        path.push(format!("name={}", part(session(name)?)));
     }
     let client = context.client()?;
     if let Some(name) = &asked.name {
         let _it_is_there: Arc<SessionView> = client.get(&format!("sessions/{name}")).await?;
     }
-    let mut changes = client.stream(&path).await?;
+    let mut changes = client.stream(&path.join("&")).await?;
     let mut known: BTreeMap<String, Arc<SessionView>> = BTreeMap::new();
     let mut begun = false;
     while let Some(change) = changes.value::<Watched>().await? {
@@ -260,7 +258,7 @@ pub(super) fn draw_sources(sources: &[SourceView]) -> String {
     let errors: Vec<&String> = sources.iter().flat_map(|source| &source.errors).collect();
     if !errors.is_empty() {
         text.push('\n');
-        errors.iter().for_each(|error| text.push_str(&super::output::clean_lines(error)));
+        text.extend(errors.iter().map(|error| super::output::clean_lines(error)));
     }
     text
 }

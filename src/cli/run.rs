@@ -8,23 +8,30 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::apply::{Doors, Lanes};
 use crate::api::{self, Guard, Reading, ServeError, Token};
+use crate::apply::{Doors, Lanes};
 use crate::clock::WallClock;
 use crate::config::{Config, Flags, HttpRead, LogFormat, Store, Surroundings};
 use crate::docker::{Docker, DockerConfig};
 use crate::ledger::Sled;
 use crate::objects::directory::Directory;
+use crate::operator::handle::{Ask, Handle};
 use crate::operator::{Operator, Settings, rebuild};
 use crate::probe::HttpProbe;
 use crate::workspace::Local;
 use crate::world::{Clock as _, Ledger as _};
-use crate::operator::handle::{Ask, Handle};
 
 use super::Context;
 use super::exit::{Code, Failure, chain};
 
+/// How a key is written as a variable.
+const VARIABLES: &str = "Variables: DOCKET_ and the key in capitals, `_` for each dot and before \
+each inner capital: DOCKET_TICK, DOCKET_S3_ENDPOINT, DOCKET_LIMITS_PER_USER, \
+DOCKET_CONTAINER_PREFIX (also without the inner `_`). A flag wins over a variable, a variable \
+over the file. Relative paths are relative to the file; without one, to where docket is started.";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = VARIABLES)]
 pub(super) struct Run {
     #[command(flatten)]
     flags: Flags,

@@ -17,6 +17,7 @@ fn now() -> Timestamp {
 }
 
 /// A session with a few things changed: merged into a healthy one.
+#[expect(clippy::needless_pass_by_value, reason = "it is always made for the call")]
 fn view(changes: Value) -> Arc<SessionView> {
     let mut object = json!({
         "apiVersion": "docket.dev/v1",
@@ -101,6 +102,7 @@ fn waiting() -> Arc<SessionView> {
     }))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as expect_test is used")]
 fn table(format: Format, expected: Expect) {
     expected.assert_eq(&get::draw(false, format, &[view(json!({})), waiting()], now()));
 }

@@ -32,6 +32,7 @@ fn load(
     Ok(config)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as expect_test is used")]
 fn refused(file: &str, expected: Expect) {
     expected.assert_eq(&load(Some(file), &[], &[]).unwrap_err());
 }
@@ -47,7 +48,7 @@ fn without_a_file_everything_is_as_documented() {
     assert_eq!(config.ports, (8001, 8999));
     assert_eq!(config.tick, Duration::from_secs(5));
     assert_eq!(config.min_free, MinFree::Percent(5.0));
-    assert_eq!(config.trash_keep, Duration::from_secs(604_800));
+    assert_eq!(config.trash_keep, Duration::from_hours(168));
     assert_eq!(config.allow.capabilities.len(), 5);
 }
 

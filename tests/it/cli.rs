@@ -143,9 +143,12 @@ async fn answer_all(
     asked: Asked,
 ) {
     while let Some(ask) = questions.recv().await {
-        let here = |name: &SessionName| match sessions.borrow().contains_key(name) {
-            true => Ok(()),
-            false => Err(Refusal::NotFound(format!("there is no session `{name}`"))),
+        let here = |name: &SessionName| {
+            if sessions.borrow().contains_key(name) {
+                Ok(())
+            } else {
+                Err(Refusal::NotFound(format!("there is no session `{name}`")))
+            }
         };
         asked.lock().unwrap().push(format!("{ask:?}"));
         match ask {
@@ -202,9 +205,10 @@ fn planned(files: &[(String, String)]) -> Answer<PlanView> {
 
 fn applied(files: &[(String, String)]) -> Answer<Vec<Outcome>> {
     let object = "session/a".to_owned();
-    match files.iter().any(|(_, text)| text.contains("owned")) {
-        true => Err(Refusal::Refused("nothing was applied: owned by file a.yaml".into())),
-        false => Ok(vec![Outcome { object, outcome: "created".into(), refused: false }]),
+    if files.iter().any(|(_, text)| text.contains("owned")) {
+        Err(Refusal::Refused("nothing was applied: owned by file a.yaml".into()))
+    } else {
+        Ok(vec![Outcome { object, outcome: "created".into(), refused: false }])
     }
 }
 
@@ -623,6 +627,20 @@ fn open_reading_shows_neither_logs_nor_files_and_changes_nothing() {
     assert_eq!(status("DELETE /api/v1/sessions/ann-one"), 401);
     assert_eq!(status("POST /api/v1/plan"), 401);
     assert!(fake.asked().is_empty());
+    let mut secret = view("bob-two", "Degraded", "False");
+    secret.status.conditions[1].message = "secret.pdf cannot be read".to_owned();
+    secret.status.retry.last_error = "secret.pdf: permission denied".to_owned();
+    secret.status.plan = "sync secret.pdf".to_owned();
+    fake.put(secret);
+    fake.happen(1, "bob-two", "secret.pdf was not stored");
+    for path in ["sessions", "sessions/bob-two", "events", "plan"] {
+        let request = |more: &str| {
+            fake.http(&format!("GET /api/v1/{path} HTTP/1.1\r\nHost: {host}\r\n{more}")).1
+        };
+        assert!(!request("X: y").contains("secret"), "{path}");
+        let known = request(&format!("Authorization: Bearer {}", fake.token));
+        assert!(known.contains("secret") || path == "plan", "{path}: {known}");
+    }
 }
 
 #[test]
