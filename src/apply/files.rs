@@ -317,12 +317,7 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         Ok((remote, scan, plan))
     }
 
-    fn plan(
-        &self,
-        base: Option<&Base>,
-        scan: &Scan,
-        remote: &Remote,
-    ) -> Result<Plan, FilesError> {
+    fn plan(&self, base: Option<&Base>, scan: &Scan, remote: &Remote) -> Result<Plan, FilesError> {
         let context = Context {
             user: &self.place.user,
             now: self.clock.now(),

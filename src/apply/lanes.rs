@@ -229,9 +229,11 @@ where
         &|_| (),
     )
     .await?;
-    let here = found.base.files.iter().filter(|(path, entry)| {
-        entry.stamp.is_some() && wanted.contains(path)
-    });
+    let here = found
+        .base
+        .files
+        .iter()
+        .filter(|(path, entry)| entry.stamp.is_some() && wanted.contains(path));
     let told = format!("{} of {} files are here", here.count(), wanted.len());
     keep(doors, &record.uid, base.as_ref(), found, |_| ()).await?;
     Ok(told)

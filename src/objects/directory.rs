@@ -143,16 +143,14 @@ impl Objects for Directory {
         size: u64,
         sha256: Sha256,
     ) -> Result<(), StoreError> {
-        let there = self
-            .run("put", key, move |inner, full| inner.is_there(full, size, sha256))
-            .await?;
+        let there =
+            self.run("put", key, move |inner, full| inner.is_there(full, size, sha256)).await?;
         if there {
             return Ok(());
         }
         let (send, pieces) = tokio::sync::mpsc::channel(4);
-        let write = self.run("put", key, move |inner, full| {
-            inner.put_new(full, pieces, size, sha256)
-        });
+        let write =
+            self.run("put", key, move |inner, full| inner.put_new(full, pieces, size, sha256));
         let (written, read) = tokio::join!(write, give(body, size, send));
         match (written, read) {
             // The source broke: what the writer says of it follows from that.
@@ -189,11 +187,7 @@ impl Objects for Directory {
 }
 
 /// Hands a body over piece by piece. A writer that is gone has said why itself.
-async fn give(
-    body: Body,
-    size: u64,
-    to: tokio::sync::mpsc::Sender<Piece>,
-) -> Result<(), Fault> {
+async fn give(body: Body, size: u64, to: tokio::sync::mpsc::Sender<Piece>) -> Result<(), Fault> {
     let room = usize::try_from(size.saturating_add(1)).unwrap_or(CHUNK).min(CHUNK);
     // One byte more than announced tells that it is too long.
     let mut body = body.take(size.saturating_add(1));

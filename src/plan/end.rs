@@ -143,10 +143,9 @@ fn unrecorded_directory(
     stuck: &impl Fn(&super::Closed) -> Box<SessionPlan>,
 ) -> Result<(), Box<SessionPlan>> {
     match &view.one.workspace {
-        Look::Unknown(why) => Err(Box::new(idle(
-            Phase::Terminating,
-            format!("the workspace is not seen: {why}"),
-        ))),
+        Look::Unknown(why) => {
+            Err(Box::new(idle(Phase::Terminating, format!("the workspace is not seen: {why}"))))
+        }
         Look::Known(Some(seen)) if seen.uid.as_ref() == Some(&view.record.uid) => {
             view.gate(Operation::Cleanup).map_err(|closed| stuck(&closed))?;
             actions.extend([Action::TrashWorkspace, Action::EmptyTrash]);

@@ -353,11 +353,7 @@ impl Work<'_> {
         let (mode, mtime_ns) = base.map_or(mine, |b| (b.mode, b.mtime_ns));
         let theirs = (row.mode.unwrap_or(mode), row.mtime_ns.unwrap_or(mtime_ns));
         let (stamp, sha256) = (here.stamp, here.sha256);
-        let mut row = ManifestEntry {
-            sha256: Some(sha256),
-            size: Some(stamp.size),
-            ..row.clone()
-        };
+        let mut row = ManifestEntry { sha256: Some(sha256), size: Some(stamp.size), ..row.clone() };
         if changed_here && mine != (row.mode.unwrap_or(mine.0), row.mtime_ns.unwrap_or(mine.1)) {
             (row.mode, row.mtime_ns) = (Some(mine.0), Some(mine.1));
             self.plan.changes.insert(path.clone(), Change::Describe { row, stamp, sha256 });
@@ -417,12 +413,7 @@ impl Work<'_> {
         }
     }
 
-    fn link_here(
-        &mut self,
-        path: &RelPath,
-        base: Option<&BaseEntry>,
-        row: Option<&ManifestEntry>,
-    ) {
+    fn link_here(&mut self, path: &RelPath, base: Option<&BaseEntry>, row: Option<&ManifestEntry>) {
         let Some(row) = row else { return };
         if base.is_some_and(|b| b.stamp.is_some() && same_row(b, row)) {
             self.plan.changes.insert(path.clone(), Change::Forget);
@@ -469,7 +460,8 @@ impl Work<'_> {
             while open.last().is_some_and(|top| !path.as_bytes().starts_with(top.as_bytes())) {
                 open.pop();
             }
-            let top = open.iter().find(|top| path.as_bytes().get(top.as_bytes().len()) == Some(&b'/'));
+            let top =
+                open.iter().find(|top| path.as_bytes().get(top.as_bytes().len()) == Some(&b'/'));
             in_the_way.extend(top.map(|top| (*top).clone()));
             open.push(path);
         }
@@ -594,7 +586,10 @@ impl fmt::Display for Plan {
                 }
                 Change::Lazy { row } => {
                     let size = row.size.unwrap_or_default();
-                    writeln!(f, "leave `{path}` in the store until it is asked for ({size} bytes)")?;
+                    writeln!(
+                        f,
+                        "leave `{path}` in the store until it is asked for ({size} bytes)"
+                    )?;
                 }
                 Change::Remove { .. } => writeln!(f, "remove `{path}` here")?,
                 Change::Forget => writeln!(f, "drop `{path}` from the manifest")?,

@@ -201,7 +201,8 @@ fn parse_row(index: usize, row: &Value) -> Result<(RelPath, ManifestEntry), BadM
         ),
         None => None,
     };
-    let mtime_ns = field("mtime").map(|value| parse_time(value).ok_or_else(|| refuse(MTIME.into())));
+    let mtime_ns =
+        field("mtime").map(|value| parse_time(value).ok_or_else(|| refuse(MTIME.into())));
     let mode = field("mode").map(|value| parse_mode(value).ok_or_else(|| refuse(MODE.into())));
     let entry = ManifestEntry {
         sha256,

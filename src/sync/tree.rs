@@ -72,8 +72,7 @@ pub(super) fn without_collisions<'a, V>(
     let links: Vec<RelPath> = tree.symlinks.keys().cloned().collect();
     for link in links {
         let inside = [link.as_bytes(), b"/"].concat();
-        tree.directories
-            .retain(|path, _| *path != link && !path.as_bytes().starts_with(&inside));
+        tree.directories.retain(|path, _| *path != link && !path.as_bytes().starts_with(&inside));
         tree.symlinks.retain(|path, _| !path.as_bytes().starts_with(&inside));
     }
 }

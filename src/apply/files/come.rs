@@ -5,9 +5,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 
 use super::{FILE_MODE, FilesError, Found, LANES, Outcome, Progress, Work, entry_of, next_base};
-use crate::model::{
-    Base, BaseEntry, ManifestEntry, RelPath, SkipReason, Stamp,
-};
+use crate::model::{Base, BaseEntry, ManifestEntry, RelPath, SkipReason, Stamp};
 use crate::sync::{Change, Plan, lazy_entry, stub_path, stub_text};
 use crate::world::{
     Body, Clock, Expect, FileSpec, Objects, ScanMode, StoreErrorKind, WorkspaceErrorKind,

@@ -12,9 +12,7 @@ use crate::sync::{
     Change, MANIFEST, Plan, kept_manifest, key_candidates, render_manifest, render_tree, sum,
     tree_key,
 };
-use crate::world::{
-    Body, Clock, Objects, StoreErrorKind, Swap, WorkspaceErrorKind, Workspaces,
-};
+use crate::world::{Body, Clock, Objects, StoreErrorKind, Swap, WorkspaceErrorKind, Workspaces};
 
 /// One file on its way out.
 struct Parcel<'a> {
@@ -59,7 +57,8 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
                 }
                 Change::Upload { stamp, sha256, .. } => {
                     if let Some(row) = rows.remove(path) {
-                        let stamp = outcome.agreed.get(path).and_then(|e| e.stamp).unwrap_or(*stamp);
+                        let stamp =
+                            outcome.agreed.get(path).and_then(|e| e.stamp).unwrap_or(*stamp);
                         outcome.agreed.insert(path.clone(), entry_of(&row, *sha256, stamp));
                         next.insert(path.clone(), row);
                     }

@@ -132,13 +132,11 @@ async fn of_listing<O: Objects>(
         return gone("there was one at the last sync".to_owned());
     }
     let listed = objects.list(&format!("{prefix}{FILES}")).await?;
-    let relative = listed
-        .iter()
-        .filter_map(|meta| Some((meta.key.strip_prefix(prefix)?, meta.size)));
+    let relative =
+        listed.iter().filter_map(|meta| Some((meta.key.strip_prefix(prefix)?, meta.size)));
     let files = parse_bare(relative).map_err(|why| invalid(prefix, FILES, why))?;
-    let missing = base.map_or(0, |base| {
-        base.files.keys().filter(|path| !files.contains_key(path)).count()
-    });
+    let missing =
+        base.map_or(0, |base| base.files.keys().filter(|path| !files.contains_key(path)).count());
     if missing > 0 {
         return gone(format!("{missing} known files are not in the listing either"));
     }

@@ -1,9 +1,7 @@
 //! What a scan and its sync tell: counts for status, remarks for `docket files`.
 
 use super::{Found, Outcome, Work};
-use crate::model::{
-    Base, FileState, FilesSeen, LocalKind, RelPath, Scan, SkipReason, Timestamp,
-};
+use crate::model::{Base, FileState, FilesSeen, LocalKind, RelPath, Scan, SkipReason, Timestamp};
 use crate::sync::{Change, Plan};
 use crate::world::{Clock, Objects, Workspaces};
 
@@ -52,9 +50,10 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         let skipped = scan.skipped.values();
         let excluded = skipped.clone().filter(|why| **why == SkipReason::Excluded);
         let here = scan.entries.keys().filter(|path| !plan.stubs.contains_key(*path));
-        let fetched = base.files.iter().filter(|(path, entry)| {
-            entry.stamp.is_some() && !scan.entries.contains_key(*path)
-        });
+        let fetched = base
+            .files
+            .iter()
+            .filter(|(path, entry)| entry.stamp.is_some() && !scan.entries.contains_key(*path));
         FilesSeen {
             total,
             local: total - lazy,
@@ -96,9 +95,12 @@ fn remarks(scan: &Scan, plan: &Plan, outcome: &Outcome) -> Vec<FileState> {
     all.extend(outcome.conflicts.iter().map(|(path, of)| {
         remark(path, "conflict", format!("`{of}` was changed on both sides: this is the local one"))
     }));
-    all.extend(outcome.uncome.iter().map(|(path, error)| {
-        remark(path, "lazy", format!("not fetched: {}", chain(error)))
-    }));
+    all.extend(
+        outcome
+            .uncome
+            .iter()
+            .map(|(path, error)| remark(path, "lazy", format!("not fetched: {}", chain(error)))),
+    );
     all.extend(plan.held.iter().map(|(path, why)| remark(path, "skipped", (*why).to_owned())));
     all.extend(harmless.iter().map(|(path, why)| remark(path, "skipped", text(why))));
     all.truncate(REMARKS);

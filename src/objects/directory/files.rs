@@ -234,8 +234,7 @@ impl Inner {
         self.must_stand()?;
         let number = self.serial.fetch_add(1, Ordering::Relaxed);
         let time = clock_gettime(ClockId::Realtime);
-        let name =
-            format!("{}-{:x}-{:x}-{number}", std::process::id(), time.tv_sec, time.tv_nsec);
+        let name = format!("{}-{:x}-{:x}-{number}", std::process::id(), time.tv_sec, time.tv_nsec);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
         let file = openat(&self.staging, &*name, flags | OFlags::NOFOLLOW, mode)?;

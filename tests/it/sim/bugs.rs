@@ -18,9 +18,9 @@ use docket::testing::faults::Weathered;
 use docket::testing::memory::MemoryLedger;
 use docket::testing::store::MemoryStore;
 use docket::world::{
-    Body, Contents, CreateRequest, Engine, EngineError, EngineInfo, EventStream, Expect, FileSpec, Image,
-    Ledger, LedgerError, LogStream, ObjectMeta, Objects, Place, ScanMode, StoreError, StoreErrorKind, Swap,
-    WorkspaceError, Workspaces, Write,
+    Body, Contents, CreateRequest, Engine, EngineError, EngineInfo, EventStream, Expect, FileSpec,
+    Image, Ledger, LedgerError, LogStream, ObjectMeta, Objects, Place, ScanMode, StoreError,
+    StoreErrorKind, Swap, WorkspaceError, Workspaces, Write,
 };
 
 /// A mistake that must not go unseen.
