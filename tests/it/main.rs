@@ -9,6 +9,7 @@
     reason = "tests stand outside: they touch files and clocks, and fail by panicking"
 )]
 
+mod cli;
 mod e2e;
 mod engine_contract;
 mod hostile;
