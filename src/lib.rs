@@ -11,6 +11,7 @@ pub mod apply;
 pub mod clock;
 pub mod docker;
 pub mod model;
+pub mod objects;
 pub mod observe;
 pub mod operator;
 pub mod plan;
