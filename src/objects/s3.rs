@@ -274,8 +274,7 @@ fn meta(
         Failure::new(StoreErrorKind::Corrupt, format!("the answer does not tell the {what}"))
     };
     let size = length.and_then(|length| u64::try_from(length).ok()).ok_or_else(|| lacks("size"))?;
-    let etag = etag.map(|etag| wall::bare_etag(&etag)).filter(|etag| !etag.is_empty());
-    let etag = etag.ok_or_else(|| lacks("ETag"))?;
+    let etag = etag.map(|etag| wall::bare_etag(&etag)).ok_or_else(|| lacks("ETag"))?;
     Ok(ObjectMeta { key: key.to_owned(), size, etag, modified: modified.and_then(|m| time(&m)) })
 }
 

@@ -13,5 +13,6 @@ mod e2e;
 mod engine_contract;
 mod hostile;
 mod lockfile;
+mod s3;
 mod support;
 mod tidy;

@@ -13,7 +13,7 @@ use crate::objects::s3::{S3, download};
 use crate::world::{StoreErrorKind, Swap};
 
 /// Where it is tried out, under the store's prefix; a name that no user can have.
-const TRIAL_KEY: &str = ".docket/conditional-writes";
+pub(super) const TRIAL_KEY: &str = ".docket/conditional-writes";
 const TRIAL: &[u8] = b"docket tries here whether this store knows conditional writes\n";
 /// An ETag that no content has.
 const NO_ETAG: &str = "\"00000000000000000000000000000000\"";

@@ -10,7 +10,7 @@
 use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,6 +28,7 @@ use tokio::sync::Semaphore;
 use crate::objects::s3::Limits;
 use crate::objects::s3::answer::{self, Failure};
 use crate::objects::s3::credentials::Credentials;
+use crate::objects::s3::list::Encoding;
 use crate::objects::s3::name::Place;
 use crate::objects::s3::retry::{Attempts, Patience, Shared};
 use crate::objects::s3::transport::{Transport, TransportError};
@@ -60,6 +61,8 @@ pub(super) enum Answer {
 pub(super) struct Wall {
     pub(super) place: Place,
     pub(super) limits: Limits,
+    /// How this server encodes keys in listings, once it showed.
+    pub(super) encoding: OnceLock<Encoding>,
     transport: Transport,
     credentials: Credentials,
     shared: Shared,
@@ -80,7 +83,8 @@ impl Wall {
         credentials: Credentials,
     ) -> Wall {
         let in_flight = Semaphore::new(limits.in_flight);
-        Wall { place, limits, transport, credentials, shared: Shared::new(), in_flight }
+        let (shared, encoding) = (Shared::new(), OnceLock::new());
+        Wall { place, limits, encoding, transport, credentials, shared, in_flight }
     }
 
     pub(super) fn patience(&self) -> Patience {
