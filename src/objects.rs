@@ -1,3 +1,4 @@
-//! Object stores behind one door: a directory of this machine.
+//! Object stores: a directory, and S3.
 
 pub mod directory;
+pub mod s3;

@@ -359,10 +359,11 @@ fn next_base(
             continue;
         }
         let known = before.and_then(|base| base.files.get(path));
-        if let Some(entry) = outcome.agreed.get(path).or(known) {
+        if let Some(entry) = known {
             files.insert(path.clone(), entry.clone());
         }
     }
+    files.extend(outcome.agreed.clone());
     let mut base = Base { etag: None, files, tree: tree.clone() };
     if mirrors(&base, remote) {
         base.etag.clone_from(&remote.etag);
@@ -403,5 +404,5 @@ fn entry_of(row: &ManifestEntry, sha256: crate::model::Sha256, stamp: Stamp) -> 
 /// What a file gets whose row does not say.
 const FILE_MODE: u32 = 0o644;
 
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
 mod tests;

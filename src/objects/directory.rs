@@ -52,6 +52,7 @@ struct Fault {
 }
 
 impl Fault {
+    #[expect(clippy::needless_pass_by_value, reason = "errors and texts alike")]
     fn new(kind: StoreErrorKind, message: impl ToString) -> Fault {
         Fault { kind, message: message.to_string() }
     }

@@ -143,7 +143,11 @@ pub fn diff(
 ) -> Result<Plan, Emptied> {
     let nothing = Base::default();
     let base = base.unwrap_or(&nothing);
-    let mut work = Work { base, scan, remote, context, plan: Plan::default(), lost: 0 };
+    let moved = scan.entries.iter().any(|(path, entry)| {
+        entry.kind == LocalKind::Placeholder && !base.files.contains_key(path)
+    });
+    let plan = Plan::default();
+    let mut work = Work { base, scan, remote, context, plan, lost: 0, moved };
     work.find_stubs();
     let paths: BTreeSet<&RelPath> =
         base.files.keys().chain(scan.entries.keys()).chain(remote.files.keys()).collect();
@@ -175,6 +179,8 @@ struct Work<'a> {
     plan: Plan,
     /// Files that go here because the store has them no more.
     lost: usize,
+    /// A placeholder at a path that nobody knows was renamed: then no absent one was deleted.
+    moved: bool,
 }
 
 impl Work<'_> {
@@ -247,29 +253,18 @@ impl Work<'_> {
         row: Option<&ManifestEntry>,
     ) {
         let lazy = base.is_some_and(|b| b.stamp.is_none());
-        let no_deletion = lazy && (self.context.stubs || self.placeholders_moved());
+        let no_deletion = lazy && (self.context.stubs || self.moved);
         match (base, row) {
             (_, None) => self.lost += usize::from(no_deletion),
-            (None, Some(row)) => self.come(path, row),
-            (Some(base), Some(row)) if no_deletion => {
-                if same_row(base, row) {
+            (Some(base), Some(row)) if same_row(base, row) => {
+                if no_deletion {
                     self.plan.agreed.insert(path.clone(), base.clone());
                 } else {
-                    self.come(path, row);
+                    self.plan.changes.insert(path.clone(), Change::Forget);
                 }
             }
-            (Some(base), Some(row)) if same_row(base, row) => {
-                self.plan.changes.insert(path.clone(), Change::Forget);
-            }
-            (Some(_), Some(row)) => self.come(path, row),
+            (_, Some(row)) => self.come(path, row),
         }
-    }
-
-    /// A placeholder at a path that nobody knows was renamed: then no absent one was deleted.
-    fn placeholders_moved(&self) -> bool {
-        self.scan.entries.iter().any(|(path, entry)| {
-            entry.kind == LocalKind::Placeholder && !self.base.files.contains_key(path)
-        })
     }
 
     fn file_here(

@@ -104,12 +104,19 @@ fn time_text(ns: i64) -> String {
 /// # Errors
 /// [`BadManifest`] names the first entry that is refused: nothing of such a manifest is used.
 pub fn parse_manifest(bytes: &[u8]) -> Result<BTreeMap<RelPath, ManifestEntry>, BadManifest> {
+    parse_within(bytes, MAX_ENTRIES)
+}
+
+pub(super) fn parse_within(
+    bytes: &[u8],
+    most: usize,
+) -> Result<BTreeMap<RelPath, ManifestEntry>, BadManifest> {
     if bytes.len() as u64 > MAX_BYTES {
         return Err(BadManifest::TooLarge);
     }
     let mut refused = None;
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let read = Rows(&mut refused).deserialize(&mut reader);
+    let read = Rows { refused: &mut refused, most }.deserialize(&mut reader);
     if let Some(refused) = refused {
         return Err(refused);
     }
@@ -120,7 +127,10 @@ pub fn parse_manifest(bytes: &[u8]) -> Result<BTreeMap<RelPath, ManifestEntry>, 
 }
 
 /// Rows one at a time, so that a huge list costs only what it says.
-struct Rows<'a>(&'a mut Option<BadManifest>);
+struct Rows<'a> {
+    refused: &'a mut Option<BadManifest>,
+    most: usize,
+}
 
 impl<'de> DeserializeSeed<'de> for Rows<'_> {
     type Value = BTreeMap<RelPath, ManifestEntry>;
@@ -142,11 +152,11 @@ impl<'de> Visitor<'de> for Rows<'_> {
         let mut index = 0;
         let mut refuse = |why: BadManifest| {
             let text = why.to_string();
-            *self.0 = Some(why);
+            *self.refused = Some(why);
             A::Error::custom(text)
         };
         while let Some(row) = rows.next_element::<Value>()? {
-            if index >= MAX_ENTRIES {
+            if index >= self.most {
                 return Err(refuse(BadManifest::TooMany));
             }
             let (path, entry) = parse_row(index, &row).map_err(&mut refuse)?;
@@ -196,7 +206,7 @@ fn parse_row(index: usize, row: &Value) -> Result<(RelPath, ManifestEntry), BadM
         Some(value) => Some(
             value
                 .as_u64()
-                .filter(|size| *size <= i64::MAX as u64)
+                .filter(|size| i64::try_from(*size).is_ok())
                 .ok_or_else(|| refuse("size is not a number of bytes".to_owned()))?,
         ),
         None => None,

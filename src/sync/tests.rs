@@ -1,1 +1,5 @@
-//! tests
+//! What the diff decides, as text; what manifests may say; and that nothing is ever lost.
+
+mod picture;
+mod property;
+mod text;

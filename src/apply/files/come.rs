@@ -1,10 +1,14 @@
 //! The way in: contents come, what was deleted there goes, stubs stand for the rest.
 
+use std::collections::BTreeSet;
+
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 
-use super::{FILE_MODE, FilesError, Found, LANES, Outcome, Progress, Work, entry_of, next_base};
+use super::{
+    FILE_MODE, FilesError, Found, LANES, Outcome, Progress, ROUNDS, Work, entry_of, next_base,
+};
 use crate::model::{Base, BaseEntry, ManifestEntry, RelPath, SkipReason, Stamp};
 use crate::sync::{Change, Plan, lazy_entry, stub_path, stub_text};
 use crate::world::{
@@ -42,28 +46,48 @@ struct Order<'a> {
 }
 
 impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
+    /// Looks again if something appeared while files came; what still stands in the way then is
+    /// left to the next sync.
     pub(super) async fn hydrate(
         &self,
         base: Option<&Base>,
         wanted: Wanted<'_>,
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<Found, FilesError> {
+        let mut base = base.cloned();
+        for round in 1.. {
+            let (found, mut failures) = self.hydrate_once(base.as_ref(), wanted, progress).await?;
+            let before = failures.len();
+            failures.retain(|(_, error)| !is_in_the_way(error));
+            if let Some((_, error)) = failures.into_iter().min_by(|a, b| a.0.cmp(&b.0)) {
+                return Err(error);
+            }
+            if before == 0 || round == ROUNDS {
+                return Ok(found);
+            }
+            base = Some(found.base);
+        }
+        Err(FilesError::Contended { case: self.case() })
+    }
+
+    async fn hydrate_once(
+        &self,
+        base: Option<&Base>,
+        wanted: Wanted<'_>,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<(Found, Vec<(RelPath, FilesError)>), FilesError> {
         let (remote, scan, plan) = self.look(base, ScanMode::Quick).await?;
         let mut outcome = Outcome::default();
         let orders = self.orders(&plan, wanted);
-        let covered = |path: &RelPath| orders.iter().any(|order| order.path == path);
-        let stubs: Vec<(&RelPath, BaseEntry)> =
-            lazy_rows(&plan).filter(|(path, _)| !covered(path)).collect();
+        let ordered: BTreeSet<&RelPath> = orders.iter().map(|order| order.path).collect();
+        let stubs = lazy_rows(&plan).filter(|(path, _)| !ordered.contains(path)).collect();
         self.make_tree(&plan).await?;
         self.write_stubs(&plan, stubs, &mut outcome).await?;
         self.fetch_orders(&plan, orders, &mut outcome, progress).await?;
+        // A deletion here is committed by the next sync only, and until then the base knows it.
         let base = next_base(base, &plan, &outcome, &remote, &remote.tree);
-        let mut failures = std::mem::take(&mut outcome.uncome);
-        failures.sort_by(|a, b| a.0.cmp(&b.0));
-        match failures.into_iter().next() {
-            Some((_, error)) => Err(error),
-            None => Ok(self.tell_pending(base, &scan, &plan, &outcome)),
-        }
+        let failures = std::mem::take(&mut outcome.uncome);
+        Ok((self.tell_pending(base, &scan, &plan, &outcome), failures))
     }
 
     fn orders<'p>(&self, plan: &'p Plan, wanted: Wanted<'_>) -> Vec<Order<'p>> {
@@ -128,16 +152,8 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
             _ => None,
         });
         self.write_stubs(plan, lazy.collect(), outcome).await?;
-        let orders = self.orders_of_sync(plan);
+        let orders = orders_of_sync(plan);
         self.fetch_orders(plan, orders, outcome, &|_| ()).await
-    }
-
-    fn orders_of_sync<'p>(&self, plan: &'p Plan) -> Vec<Order<'p>> {
-        let fetches = plan.changes.iter().filter_map(|(path, change)| match change {
-            Change::Fetch { row, over } => Some(Order { path, row: row.clone(), over: *over }),
-            _ => None,
-        });
-        fetches.collect()
     }
 
     /// Smallest first, many beside each other. What fails is noted; the others go on, unless the
@@ -355,6 +371,11 @@ fn is_replaced(error: &FilesError) -> bool {
     matches!(error, FilesError::Workspace(error) if error.kind == WorkspaceErrorKind::Replaced)
 }
 
+/// Something stands where the file should come, and was not there before.
+fn is_in_the_way(error: &FilesError) -> bool {
+    matches!(error, FilesError::Workspace(error) if error.kind == WorkspaceErrorKind::Changed)
+}
+
 /// The next file would meet the same.
 fn is_hopeless(error: &FilesError) -> bool {
     match error {
@@ -384,4 +405,13 @@ fn row_of(entry: &BaseEntry) -> ManifestEntry {
         mtime_ns: Some(entry.mtime_ns),
         storage_key: entry.storage_key.clone(),
     }
+}
+
+/// What a sync brings here.
+fn orders_of_sync(plan: &Plan) -> Vec<Order<'_>> {
+    let fetches = plan.changes.iter().filter_map(|(path, change)| match change {
+        Change::Fetch { row, over } => Some(Order { path, row: row.clone(), over: *over }),
+        _ => None,
+    });
+    fetches.collect()
 }

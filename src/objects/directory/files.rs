@@ -73,9 +73,9 @@ pub(super) fn open_root(root: &Path) -> Result<(OwnedFd, OwnedFd), Fault> {
     above.reverse();
     for path in above {
         match mkdirat(CWD, path, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST | Errno::ISDIR) => (),
             // One that may not be made may be there: opening it tells.
-            Ok(()) | Err(Errno::EXIST | Errno::ISDIR | Errno::ACCESS | Errno::PERM) => (),
-            Err(Errno::ROFS) => (),
+            Err(errno) if Fault::from(errno).kind == Kind::Denied => (),
             Err(errno) => return Err(errno.into()),
         }
     }

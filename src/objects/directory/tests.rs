@@ -1,4 +1,5 @@
 //! The directory store does what the door promises.
+#![expect(clippy::disallowed_methods, reason = "tests lay files out and look at them")]
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
