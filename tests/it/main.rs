@@ -13,6 +13,7 @@ mod e2e;
 mod engine_contract;
 mod hostile;
 mod lockfile;
+mod objects_contract;
 #[cfg(feature = "testing")]
 mod sim;
 mod support;
