@@ -3,12 +3,14 @@
 //! 1. `routes` turns requests into questions to the loop and reads its last snapshot.
 //! 2. `streams` is what goes on: watched sessions, events, logs.
 //! 3. `guard` stands before the TCP port: token, Host, Origin.
-//! 4. `wire` has the shapes of requests and answers; the client uses them too.
+//! 4. `reader` leaves out what only a known reader may see.
+//! 5. `wire` has the shapes of requests and answers; the client uses them too.
 //!
 //! Nothing here decides anything or touches an engine, a store or a workspace.
 #![expect(clippy::disallowed_methods, reason = "the shell: it makes the socket and the token")]
 
 mod guard;
+mod reader;
 mod routes;
 mod selector;
 mod streams;
@@ -175,6 +177,3 @@ async fn within_linger(
         () = patience => Ok(()),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -284,7 +284,7 @@ impl Config {
             },
             prune_guard: PruneGuard { at_least: 10, percent: 50 },
             min_free: MinFree::Percent(5.0),
-            trash_keep: Duration::from_secs(7 * 24 * 3600),
+            trash_keep: Duration::from_hours(7 * 24),
             listen: None,
             http_read: HttpRead::Token,
             log: Log { level: "info".to_owned(), format: LogFormat::Text },

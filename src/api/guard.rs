@@ -17,6 +17,7 @@ use axum::response::{IntoResponse as _, Response};
 use rand::TryRngCore as _;
 use sha2::{Digest as _, Sha256};
 
+use super::reader::Reader;
 use super::routes::Problem;
 
 /// Who may read without a token.
@@ -84,9 +85,10 @@ impl Token {
         file.take(4096).read_to_string(&mut text).map_err(fail)?;
         let text = text.trim();
         let fit = text.len() >= 32 && text.bytes().all(|b| b.is_ascii_graphic());
-        match fit {
-            true => Ok(Token(text.to_owned())),
-            false => Err(TokenError::Unfit { path, why: "holds no token: remove it" }),
+        if fit {
+            Ok(Token(text.to_owned()))
+        } else {
+            Err(TokenError::Unfit { path, why: "holds no token: remove it" })
         }
     }
 
@@ -129,39 +131,42 @@ pub(super) fn guarded(router: Router, guard: Guard) -> Router {
     router.layer(from_fn_with_state(guard, check))
 }
 
-async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+async fn check(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     match admitted(&guard, &request) {
-        Ok(()) => next.run(request).await,
+        Ok(reader) => {
+            request.extensions_mut().insert(reader);
+            next.run(request).await
+        }
         Err(problem) => problem.into_response(),
     }
 }
 
-fn admitted(guard: &Guard, request: &Request) -> Result<(), Problem> {
+fn admitted(guard: &Guard, request: &Request) -> Result<Reader, Problem> {
     same_place(request)?;
     let path = request.uri().path();
     if !path.starts_with("/api/") {
-        return Ok(());
+        return Ok(Reader::Anybody);
+    }
+    if bearer(request.headers()).is_some_and(|given| guard.token.is(given)) {
+        return Ok(Reader::Known);
     }
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     if reads && guard.reading == Reading::Open && !is_private(path) {
-        return Ok(());
+        return Ok(Reader::Anybody);
     }
-    match bearer(request.headers()) {
-        Some(given) if guard.token.is(given) => Ok(()),
-        _ => Err(Problem::new(
-            401,
-            "Unauthorized",
-            "send `Authorization: Bearer TOKEN`; `docket token` prints it",
-        )),
-    }
+    Err(Problem::new(
+        401,
+        "Unauthorized",
+        "send `Authorization: Bearer TOKEN`; `docket token` prints it",
+    ))
 }
 
-/// Logs and file names, and the messages that may hold some.
+/// Logs and file names, and what is not for everybody at all.
 fn is_private(path: &str) -> bool {
-    let open = ["/api/v1/openapi.json", "/api/v1/top"];
-    !open.contains(&path)
-        && !(path == "/api/v1/sessions" || path == "/api/v1/plan" || path == "/api/v1/events")
-        && (path.split('/').count() != 5 || !path.starts_with("/api/v1/sessions/"))
+    let open =
+        ["sessions", "plan", "events", "top", "openapi.json"].map(|end| format!("/api/v1/{end}"));
+    let of_one = path.strip_prefix("/api/v1/sessions/").is_some_and(|name| !name.contains('/'));
+    !of_one && !open.iter().any(|open| open == path)
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

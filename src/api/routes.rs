@@ -19,6 +19,7 @@ use crate::model::SessionName;
 use crate::operator::handle::{Answer, Ask, Handle, Refusal, Selector, Verb, Which};
 use crate::status::SessionView;
 
+use super::reader::Reader;
 use super::{
     Confirmed, Deletion, Done, ErrorBody, EventList, Files, Paths, SessionList, parse_selector,
     selectable, streams,
@@ -177,9 +178,10 @@ fn files_in(bytes: &Bytes) -> Reply<Vec<(String, String)>> {
 }
 
 async fn livez(State(served): State<Served>) -> Response {
-    match served.handle.asks.is_closed() {
-        false => "ok\n".into_response(),
-        true => (StatusCode::SERVICE_UNAVAILABLE, "the loop has ended\n").into_response(),
+    if served.handle.asks.is_closed() {
+        (StatusCode::SERVICE_UNAVAILABLE, "the loop has ended\n").into_response()
+    } else {
+        "ok\n".into_response()
     }
 }
 
@@ -217,21 +219,28 @@ impl Filter {
     }
 }
 
-async fn sessions(State(served): State<Served>, Query(params): Params) -> Reply<Response> {
+async fn sessions(
+    State(served): State<Served>,
+    reader: Reader,
+    Query(params): Params,
+) -> Reply<Response> {
     let filter = Filter::of(&params)?;
     if flag(&params, "watch")? {
-        return Ok(streams::sessions(&served, filter));
+        return Ok(streams::sessions(&served, reader, filter));
     }
     let snapshot = Arc::clone(&served.handle.sessions.borrow());
-    let items = snapshot.values().filter(|view| filter.takes(view)).cloned().collect();
+    let items = snapshot.values().filter(|view| filter.takes(view));
+    let items = items.map(|view| reader.session(view)).collect();
     Ok(Json(SessionList::of(items)).into_response())
 }
 
 async fn session(
     State(served): State<Served>,
+    reader: Reader,
     Path(name): Path<String>,
 ) -> Reply<Json<Arc<SessionView>>> {
-    served.view(&name_of(&name)?).await.map(Json)
+    let view = served.view(&name_of(&name)?).await?;
+    Ok(Json(reader.session(&view)))
 }
 
 async fn files(State(served): State<Served>, Path(name): Path<String>) -> Reply<Response> {
@@ -252,6 +261,7 @@ async fn logs(
 
 async fn events(
     State(served): State<Served>,
+    reader: Reader,
     headers: HeaderMap,
     Query(params): Params,
 ) -> Reply<Response> {
@@ -262,7 +272,7 @@ async fn events(
         accept.to_str().is_ok_and(|text| text.contains("text/event-stream"))
     };
     if flag(&params, "follow")? || headers.get(header::ACCEPT).is_some_and(streaming) {
-        return Ok(streams::events(&served, after, session));
+        return Ok(streams::events(&served, reader, after, session));
     }
     let mut items = served.handle.events_after(after);
     items.retain(|event| session.is_none() || event.session == session);
@@ -271,8 +281,9 @@ async fn events(
     Ok(Json(list).into_response())
 }
 
-async fn plan(State(served): State<Served>) -> Reply<Response> {
-    Ok(Json(served.ask(|reply| Ask::Plan(Vec::new(), reply)).await?).into_response())
+async fn plan(State(served): State<Served>, reader: Reader) -> Reply<Response> {
+    let plan = served.ask(|reply| Ask::Plan(Vec::new(), reply)).await?;
+    Ok(Json(reader.plan(plan)).into_response())
 }
 
 async fn plan_with(State(served): State<Served>, bytes: Bytes) -> Reply<Response> {

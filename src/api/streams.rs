@@ -17,30 +17,32 @@ use crate::operator::handle::{LogStreamBox, Snapshot};
 use crate::status::SessionView;
 
 use super::Watched;
+use super::reader::Reader;
 use super::routes::{Filter, Served};
 
 /// How far a stream may be ahead of its reader.
 const AHEAD: usize = 64;
 
 /// Sessions as they change, one JSON object a line.
-pub(super) fn sessions(served: &Served, filter: Filter) -> Response {
-    let (lines, reader) = mpsc::channel(AHEAD);
+pub(super) fn sessions(served: &Served, reader: Reader, filter: Filter) -> Response {
+    let (lines, read) = mpsc::channel(AHEAD);
     let served = served.clone();
     tokio::spawn(async move {
         let closing = served.closing.clone();
         tokio::select! {
-            _the_reader_is_gone = tell_sessions(&served, &filter, &lines) => (),
+            _the_reader_is_gone = tell_sessions(&served, reader, &filter, &lines) => (),
             () = closing.cancelled() => (),
             () = lines.closed() => (),
         }
     });
-    let body = Body::from_stream(received(reader).map(Ok::<_, Infallible>));
+    let body = Body::from_stream(received(read).map(Ok::<_, Infallible>));
     ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
 }
 
 /// Tells all there is, a bookmark once that is known to be all, and then each change.
 async fn tell_sessions(
     served: &Served,
+    reader: Reader,
     filter: &Filter,
     lines: &mpsc::Sender<Bytes>,
 ) -> Option<()> {
@@ -53,7 +55,7 @@ async fn tell_sessions(
         let looked = passes.borrow_and_update().is_some();
         let snapshot = Arc::clone(&snapshots.borrow_and_update());
         for change in changes(&mut told, &snapshot, filter) {
-            lines.send(line(&change)).await.ok()?;
+            lines.send(line(&seen_by(reader, change))).await.ok()?;
         }
         if looked && !complete {
             complete = true;
@@ -63,6 +65,15 @@ async fn tell_sessions(
             changed = snapshots.changed() => changed.ok()?,
             changed = passes.changed(), if !complete => changed.ok()?,
         }
+    }
+}
+
+fn seen_by(reader: Reader, change: Watched) -> Watched {
+    match change {
+        Watched::Added(view) => Watched::Added(reader.session(&view)),
+        Watched::Modified(view) => Watched::Modified(reader.session(&view)),
+        Watched::Deleted(view) => Watched::Deleted(reader.session(&view)),
+        Watched::Bookmark => Watched::Bookmark,
     }
 }
 
@@ -106,7 +117,12 @@ fn changes(
 
 /// Events after a number, and on as they happen, as server-sent events: `id` is the number to
 /// resume from.
-pub(super) fn events(served: &Served, after: u64, session: Option<SessionName>) -> Response {
+pub(super) fn events(
+    served: &Served,
+    who: Reader,
+    after: u64,
+    session: Option<SessionName>,
+) -> Response {
     let (events, reader) = mpsc::channel(AHEAD);
     let served = served.clone();
     tokio::spawn(async move {
@@ -117,8 +133,8 @@ pub(super) fn events(served: &Served, after: u64, session: Option<SessionName>) 
             () = events.closed() => (),
         }
     });
-    let stream = received(reader).map(|event: Event| {
-        let data = serde_json::to_string(&event).unwrap_or_default();
+    let stream = received(reader).map(move |event: Event| {
+        let data = serde_json::to_string(&who.event(event.clone())).unwrap_or_default();
         Ok::<_, Infallible>(sse::Event::default().id(event.seq.to_string()).data(data))
     });
     Sse::new(stream).keep_alive(KeepAlive::default()).into_response()

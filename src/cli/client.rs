@@ -19,7 +19,7 @@ use crate::api::ErrorBody;
 use super::exit::{Code, Failure};
 
 /// Time for an answer that needs nothing from outside.
-const QUICK: Duration = Duration::from_secs(60);
+const QUICK: Duration = Duration::from_mins(1);
 
 /// The way to an operator.
 #[derive(Clone, Debug)]

@@ -60,12 +60,11 @@ pub(super) fn draw(
     text.push_str("Spec:\n");
     let spec = super::output::render(super::output::Format::Yaml, &view.spec);
     text.push_str(&indent(&clean_lines(&spec.unwrap_or_default())));
-    match events.is_empty() {
-        true => text.push_str("Events:          none\n"),
-        false => {
-            text.push_str("Events:\n");
-            text.push_str(&indent(&events::draw(events, now, true)));
-        }
+    if events.is_empty() {
+        text.push_str("Events:          none\n")
+    } else {
+        text.push_str("Events:\n");
+        text.push_str(&indent(&events::draw(events, now, true)));
     }
     text
 }

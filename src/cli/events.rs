@@ -88,9 +88,10 @@ pub(super) fn draw(events: &[Event], now: Timestamp, of_one: bool) -> String {
             cells
         })
         .collect();
-    let head: &[&str] = match of_one {
-        true => &["AGE", "TYPE", "REASON", "MESSAGE"],
-        false => &["AGE", "TYPE", "SESSION", "REASON", "MESSAGE"],
+    let head: &[&str] = if of_one {
+        &["AGE", "TYPE", "REASON", "MESSAGE"]
+    } else {
+        &["AGE", "TYPE", "SESSION", "REASON", "MESSAGE"]
     };
     columns(false, head, &rows)
 }

@@ -1,5 +1,6 @@
 //! How commands end: the exit code, and what is said about a failure.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -76,10 +77,10 @@ impl Failure {
             let mut text = String::new();
             for (at, line) in self.message.lines().enumerate() {
                 let before = if at == 0 { "error: " } else { "" };
-                text.push_str(&format!("{before}{}\n", super::output::clean(line)));
+                let _ = writeln!(text, "{before}{}", super::output::clean(line)); // To a String.
             }
             if !self.hint.is_empty() {
-                text.push_str(&format!("hint: {}\n", super::output::clean(&self.hint)));
+                let _ = writeln!(text, "hint: {}", super::output::clean(&self.hint));
             }
             let _nobody_reads = std::io::stderr().write_all(text.as_bytes());
         }
@@ -110,7 +111,7 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {
-        text.push_str(&format!(": {source}"));
+        let _ = write!(text, ": {source}");
         next = source.source();
     }
     text

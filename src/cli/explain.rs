@@ -52,15 +52,14 @@ pub(super) fn draw(view: &SessionView, now: Timestamp) -> String {
     let word = if is_ready { "ready" } else { "not ready" };
     let _ = writeln!(text, "{} is {}, {word}{why}.", clean(&view.metadata.name), status.phase);
     let off = off(view);
-    match off.is_empty() {
-        true => text.push_str("It is as it was asked for.\n"),
-        false => {
-            text.push_str("Not as asked for, or under way:\n");
-            for condition in off {
-                let since = age(Some(condition.last_transition_time), now);
-                let (kind, truth) = (condition.kind, condition.status);
-                let _ = writeln!(text, "  {kind:?}={truth:?} for {since}: {}", told(condition));
-            }
+    if off.is_empty() {
+        text.push_str("It is as it was asked for.\n")
+    } else {
+        text.push_str("Not as asked for, or under way:\n");
+        for condition in off {
+            let since = age(Some(condition.last_transition_time), now);
+            let (kind, truth) = (condition.kind, condition.status);
+            let _ = writeln!(text, "  {kind:?}={truth:?} for {since}: {}", told(condition));
         }
     }
     blocks(&mut text, view);
@@ -81,9 +80,12 @@ fn off(view: &SessionView) -> Vec<&Condition> {
         .conditions
         .iter()
         .filter(|c| c.kind != ConditionType::Ready)
-        .filter(|c| match BAD_IF_TRUE.contains(&c.kind) {
-            true => c.status == Truth::True,
-            false => c.status != Truth::True,
+        .filter(|c| {
+            if BAD_IF_TRUE.contains(&c.kind) {
+                c.status == Truth::True
+            } else {
+                c.status != Truth::True
+            }
         })
         .collect()
 }
@@ -117,7 +119,7 @@ fn blocks(text: &mut String, view: &SessionView) {
     }
     if !found.is_empty() {
         text.push_str("What blocks it:\n");
-        found.iter().for_each(|line| text.push_str(&format!("  {}\n", clean(line))));
+        text.extend(found.iter().map(|line| format!("  {}\n", clean(line))));
     }
 }
 
@@ -125,13 +127,17 @@ fn next(text: &mut String, view: &SessionView, now: Timestamp) {
     let status = &view.status;
     text.push_str("What happens next:\n");
     let plan = clean_lines(&status.plan);
-    match plan.trim().is_empty() {
-        true => text.push_str("  nothing is planned\n"),
-        false => text.push_str(&indent(&plan)),
+    if plan.trim().is_empty() {
+        text.push_str("  nothing is planned\n")
+    } else {
+        text.push_str(&indent(&plan))
     }
-    let when = |at: Timestamp| match at > now {
-        true => format!("in {} ({})", age(Some(now), at), at.format("%H:%M:%S UTC")),
-        false => "now".to_owned(),
+    let when = |at: Timestamp| {
+        if at > now {
+            format!("in {} ({})", age(Some(now), at), at.format("%H:%M:%S UTC"))
+        } else {
+            "now".to_owned()
+        }
     };
     match (status.retry.operation.is_empty(), status.retry.not_before) {
         (false, Some(at)) => {

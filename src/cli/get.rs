@@ -1,5 +1,6 @@
 //! `docket get`: sessions, one session, or where specs come from.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use comfy_table::Cell;
@@ -51,7 +52,7 @@ async fn one(context: &Context, asked: &Get, name: &str) -> Result<Code, Failure
         context.client()?.get(&format!("sessions/{}", session(name)?)).await?;
     match asked.output {
         Format::Json | Format::Yaml => context.out.value(asked.output, &view)?,
-        format => context.out.data(&draw(context.out.color, format, &[view], now(), true))?,
+        format => context.out.data(&draw(context.out.color, format, &[view], now()))?,
     }
     Ok(Code::Done)
 }
@@ -67,64 +68,80 @@ async fn all(context: &Context, asked: &Get) -> Result<Code, Failure> {
         Format::Table | Format::Wide if list.items.is_empty() => {
             context.out.talk("There are no sessions.");
         }
-        format => context.out.data(&draw(context.out.color, format, &list.items, now(), true))?,
+        format => context.out.data(&draw(context.out.color, format, &list.items, now()))?,
     }
     Ok(Code::Done)
 }
 
 /// Prints what there is, then each change, until it is interrupted.
 async fn watch(context: &Context, asked: &Get) -> Result<Code, Failure> {
-    let mut path = "sessions?watch=true".to_owned();
-    if let Some(selector) = &asked.selector {
-        path += &format!("&selector={}", part(selector));
-    }
+    let mut path = vec!["sessions?watch=true".to_owned()];
+    path.extend(asked.selector.as_ref().map(|selector| format!("selector={}", part(selector))));
     if let Some(name) = &asked.name {
-        path += &format!("&name={}", part(session(name)?));
+        path.push(format!("name={}", part(session(name)?)));
     }
     let client = context.client()?;
     if let Some(name) = &asked.name {
         let _it_is_there: Arc<SessionView> = client.get(&format!("sessions/{name}")).await?;
     }
-    let mut changes = client.stream(&path).await?;
-    let mut drawn: Vec<Arc<SessionView>> = Vec::new();
-    let mut first = true;
+    let mut changes = client.stream(&path.join("&")).await?;
+    let mut known: BTreeMap<String, Arc<SessionView>> = BTreeMap::new();
+    let mut begun = false;
     while let Some(change) = changes.value::<Watched>().await? {
         match change {
-            // The first rows come together, so that their columns agree.
-            Watched::Added(view) if first => drawn.push(view),
-            Watched::Bookmark if first => {
-                show(context, asked.output, &drawn, true)?;
-                drawn.clear();
-                first = false;
+            Watched::Bookmark => {
+                // The first rows come together, so that their columns agree.
+                show(context, asked.output, &known, None)?;
+                begun = true;
             }
-            Watched::Added(view) | Watched::Modified(view) | Watched::Deleted(view) => {
-                show(context, asked.output, &[view], false)?;
+            Watched::Added(view) | Watched::Modified(view) => {
+                let name = view.metadata.name.clone();
+                known.insert(name.clone(), view);
+                if begun {
+                    show(context, asked.output, &known, Some(&name))?;
+                }
             }
-            Watched::Bookmark => (),
+            Watched::Deleted(view) => {
+                if begun {
+                    show(context, asked.output, &known, Some(&view.metadata.name))?;
+                }
+                known.remove(&view.metadata.name);
+            }
         }
     }
     Err(Failure::new(Code::Unreachable, "the operator ended").hint("look at its log"))
 }
 
+/// Prints all that is known, or the one that changed in the columns of all.
 fn show(
     context: &Context,
     format: Format,
-    views: &[Arc<SessionView>],
-    head: bool,
+    known: &BTreeMap<String, Arc<SessionView>>,
+    changed: Option<&str>,
 ) -> Result<(), Failure> {
+    let shown = known.values().filter(|view| changed.is_none_or(|name| name == view.metadata.name));
     match format {
         Format::Json => {
-            for view in views {
+            for view in shown {
                 context.out.data(&line(view)?)?;
             }
         }
         Format::Yaml => {
-            for view in views {
+            for view in shown {
                 context.out.data("---\n")?;
                 context.out.value(format, view)?;
             }
         }
-        format => context.out.data(&draw(context.out.color, format, views, now(), head))?,
+        format => {
+            let views: Vec<_> = known.values().cloned().collect();
+            let text = draw(context.out.color, format, &views, now());
+            let heads = usize::from(format != Format::Name);
+            let row = changed.and_then(|name| known.keys().position(|known| known == name));
+            match row.and_then(|row| text.lines().nth(heads + row)) {
+                Some(line) => context.out.data(&format!("{line}\n"))?,
+                None => context.out.data(&text)?,
+            }
+        }
     }
     Ok(())
 }
@@ -139,7 +156,6 @@ pub(super) fn draw(
     format: Format,
     views: &[Arc<SessionView>],
     now: Timestamp,
-    head: bool,
 ) -> String {
     if format == Format::Name {
         return views.iter().map(|view| format!("session/{}\n", view.metadata.name)).collect();
@@ -158,7 +174,7 @@ pub(super) fn draw(
             cells
         })
         .collect();
-    columns(color, if head { &names } else { &[] }, &rows)
+    columns(color, &names, &rows)
 }
 
 fn row(view: &SessionView, now: Timestamp) -> Vec<Cell> {
@@ -242,7 +258,7 @@ pub(super) fn draw_sources(sources: &[SourceView]) -> String {
     let errors: Vec<&String> = sources.iter().flat_map(|source| &source.errors).collect();
     if !errors.is_empty() {
         text.push('\n');
-        errors.iter().for_each(|error| text.push_str(&super::output::clean_lines(error)));
+        text.extend(errors.iter().map(|error| super::output::clean_lines(error)));
     }
     text
 }

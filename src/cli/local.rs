@@ -228,14 +228,15 @@ fn space(config: &Config) -> Finding {
         MinFree::Percent(share) => format!("{share}%"),
         MinFree::Bytes(bytes) => super::table::size(bytes),
     };
-    match config.min_free.is_short(space) {
-        true => finding(
+    if config.min_free.is_short(space) {
+        finding(
             "space",
             "fail",
             format!("{message}, less than minFree ({floor}): nothing is hydrated or started"),
             "free space, or lower `minFree`",
-        ),
-        false => ok("space", message),
+        )
+    } else {
+        ok("space", message)
     }
 }
 

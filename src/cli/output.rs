@@ -36,6 +36,7 @@ impl Out {
     }
 
     /// Data.
+    #[expect(clippy::unused_self, reason = "who has the outputs may write")]
     pub(super) fn data(self, text: &str) -> io::Result<()> {
         let mut out = io::stdout().lock();
         out.write_all(text.as_bytes())?;
@@ -43,6 +44,7 @@ impl Out {
     }
 
     /// Talk; nobody has to hear it.
+    #[expect(clippy::unused_self, reason = "who has the outputs may write")]
     pub(super) fn talk(self, text: &str) {
         let _nobody_reads = writeln!(io::stderr(), "{}", clean(text));
     }

@@ -24,7 +24,14 @@ use crate::world::{Clock as _, Ledger as _};
 use super::Context;
 use super::exit::{Code, Failure, chain};
 
+/// How a key is written as a variable.
+const VARIABLES: &str = "Variables: DOCKET_ and the key in capitals, `_` for each dot and before \
+each inner capital: DOCKET_TICK, DOCKET_S3_ENDPOINT, DOCKET_LIMITS_PER_USER, \
+DOCKET_CONTAINER_PREFIX (also without the inner `_`). A flag wins over a variable, a variable \
+over the file. Relative paths are relative to the file; without one, to where docket is started.";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = VARIABLES)]
 pub(super) struct Run {
     #[command(flatten)]
     flags: Flags,

@@ -16,9 +16,7 @@ pub(super) fn columns(color: bool, head: &[&str], rows: &[Vec<Cell>]) -> String 
     } else {
         table.force_no_tty();
     }
-    if !head.is_empty() {
-        table.set_header(head.iter().copied());
-    }
+    table.set_header(head.iter().copied());
     table.add_rows(rows.iter().cloned());
     for column in table.column_iter_mut() {
         column.set_padding((0, 3));

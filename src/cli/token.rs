@@ -12,10 +12,7 @@ pub(super) fn run(context: &Context) -> Result<Code, Failure> {
         let missing = matches!(&error, TokenError::File { source, .. }
             if source.kind() == std::io::ErrorKind::NotFound);
         let failure = Failure::failed(chain(&error));
-        match missing {
-            true => failure.hint("`docket run` makes it at its first start"),
-            false => failure,
-        }
+        if missing { failure.hint("`docket run` makes it at its first start") } else { failure }
     })?;
     context.out.data(&format!("{}\n", token.reveal()))?;
     Ok(Code::Done)

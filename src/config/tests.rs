@@ -32,6 +32,7 @@ fn load(
     Ok(config)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as expect_test is used")]
 fn refused(file: &str, expected: Expect) {
     expected.assert_eq(&load(Some(file), &[], &[]).unwrap_err());
 }
@@ -47,7 +48,7 @@ fn without_a_file_everything_is_as_documented() {
     assert_eq!(config.ports, (8001, 8999));
     assert_eq!(config.tick, Duration::from_secs(5));
     assert_eq!(config.min_free, MinFree::Percent(5.0));
-    assert_eq!(config.trash_keep, Duration::from_secs(604_800));
+    assert_eq!(config.trash_keep, Duration::from_hours(168));
     assert_eq!(config.allow.capabilities.len(), 5);
 }
 
@@ -185,11 +186,27 @@ fn a_bad_value_is_placed() {
         "allow:\n  networks: mine\n",
         expect![[r#"docket.yaml:2:13: allow.networks: expected a list, e.g. [mine]"#]],
     );
-    refused("limits: 5\n", expect![[r#""#]]);
-    refused("tick: {a: b}\n", expect![[r#""#]]);
-    refused("tick: 5s\ntick: 6s\n", expect![[r#""#]]);
-    refused("store: ftp://x\n", expect![[r#""#]]);
-    refused("a: [\n", expect![[r#""#]]);
+    refused(
+        "limits: 5\n",
+        expect![
+            "docket.yaml:1:9: limits: invalid type: integer `5`, expected a map for `limits` (sessions, perUser, concurrentStarts)"
+        ],
+    );
+    refused(
+        "tick: {a: b}\n",
+        expect!["docket.yaml:1:7: tick: invalid type: map, expected TIME for `tick`"],
+    );
+    refused("tick: 5s\ntick: 6s\n", expect!["docket.yaml:2:1: `tick` stands here twice"]);
+    refused(
+        "store: ftp://x\n",
+        expect!["docket.yaml:1:8: store: `ftp://x` is not file:/path or s3://bucket/prefix"],
+    );
+    refused(
+        "a: [\n",
+        expect![
+            "docket.yaml:1:1: unknown key `a`: expected one of specs, state, workspaces, store, s3, docker, installation, ports, bind, containerPrefix, tick, limits, allow, pruneGuard, minFree, trash, listen, http, log"
+        ],
+    );
 }
 
 #[test]

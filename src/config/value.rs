@@ -88,9 +88,10 @@ fn items(raw: &Raw) -> Parsed<Vec<String>> {
             .collect(),
         Raw::Scalar(text) => return Err(format!("expected a list, e.g. [{text}]")),
     };
-    match list.iter().any(String::is_empty) {
-        true => Err("an item of the list is empty".to_owned()),
-        false => Ok(list),
+    if list.iter().any(String::is_empty) {
+        Err("an item of the list is empty".to_owned())
+    } else {
+        Ok(list)
     }
 }
 
@@ -261,11 +262,10 @@ fn level(text: &str) -> Parsed<String> {
         let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
         levels.contains(&level.trim().to_ascii_lowercase().as_str())
     };
-    match text.split(',').all(known) {
-        true => Ok(text.to_ascii_lowercase()),
-        false => {
-            Err(format!("`{}` is not error, warn, info, debug, trace or off", text.escape_debug()))
-        }
+    if text.split(',').all(known) {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err(format!("`{}` is not error, warn, info, debug, trace or off", text.escape_debug()))
     }
 }
 

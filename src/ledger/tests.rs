@@ -26,7 +26,7 @@ fn event(seq: u64) -> Event {
         seq,
         at: record(0).created_at,
         session: Some(SessionName::parse("ann-c-42").unwrap()),
-        warning: seq % 2 == 0,
+        warning: seq.is_multiple_of(2),
         reason: "Started".to_owned(),
         message: format!("number {seq}"),
     }
@@ -198,7 +198,7 @@ async fn a_record_of_a_newer_format_is_held_as_it_is() {
     let ledger = open(&state);
     let contents = ledger.load().await.unwrap();
     assert_eq!(contents.records, BTreeMap::new());
-    assert_eq!(contents.unknown, [name.clone()]);
+    assert_eq!(contents.unknown, std::slice::from_ref(&name));
     ledger.commit(vec![put(&record(0))]).await.unwrap_err();
     ledger.commit(vec![Write::DropRecord(uid)]).await.unwrap_err();
     ledger.commit(vec![put(&record(1))]).await.unwrap();
@@ -278,4 +278,80 @@ async fn a_store_of_a_newer_docket_stays_where_it_is() {
     let error = Sled::open(&state.path().join("state")).unwrap_err().to_string();
     assert!(error.contains("newer docket"), "{error}");
     assert!(db(&state).join("conf").exists());
+}
+
+#[test]
+fn a_batch_that_reached_the_disk_and_was_refused_is_undone_first() {
+    let state = tempfile::tempdir().unwrap();
+    let home = Home::take(&state.path().join("state")).unwrap();
+    let store = open_store(&home).unwrap();
+    let mut writer = Writer::new(home, store, Arc::default());
+    let keep = |writer: &mut Writer, text: &str| {
+        let batch = vec![fact("same", text), fact(text, &"long ".repeat(5000))];
+        writer.keep(format::facts(batch).unwrap())
+    };
+    keep(&mut writer, "acknowledged").unwrap();
+    // As if the last sync of it had failed.
+    writer.pretend_refused(|writer| keep(writer, "refused").unwrap());
+    keep(&mut writer, "later").unwrap();
+    let facts = writer.load().unwrap().facts;
+    assert_eq!(facts.keys().collect::<Vec<_>>(), ["acknowledged", "later", "same"]);
+    assert_eq!(text(&facts, "same"), "later");
+    writer.pretend_refused(|writer| keep(writer, "refused").unwrap());
+    writer.heal().unwrap();
+    let facts = writer.load().unwrap().facts;
+    assert_eq!(text(&facts, "same"), "later");
+    assert!(!facts.contains_key("refused"));
+}
+
+/// The simulation's ledger is held to what this one does: 150 random batches to both.
+#[cfg(feature = "testing")]
+#[tokio::test]
+async fn the_ledger_in_memory_keeps_what_the_one_on_disk_keeps() {
+    use rand::{Rng as _, SeedableRng as _};
+    let mut random = rand::rngs::SmallRng::seed_from_u64(50);
+    let state = tempfile::tempdir().unwrap();
+    let memory = crate::testing::memory::MemoryLedger::default();
+    let mut disk = open(&state);
+    let mut seq = 0;
+    for round in 0..150 {
+        let mut batch = Vec::new();
+        for _ in 0..random.random_range(1..6) {
+            let one = record(random.random_range(0..4));
+            let name = format!("Session/{}", random.random_range(0..3));
+            batch.push(match random.random_range(0..8) {
+                0 | 1 => put(&one),
+                2 => Write::DropRecord(one.uid),
+                3 | 4 => Write::Base(one.uid, Box::new(base(random.random_range(0..80)))),
+                5 => Write::Applied(name, round.to_string()),
+                6 => Write::DropApplied(name),
+                _ => fact(&name, &round.to_string()),
+            });
+        }
+        if round == 120 {
+            batch.push(fact(REBUILT, "{}"));
+        }
+        batch.extend((0..20).map(|_| {
+            seq += 1;
+            Write::Event(event(seq))
+        }));
+        memory.commit(batch.clone()).await.unwrap();
+        disk.commit(batch).await.unwrap();
+        if round % 10 == 0 {
+            drop(disk);
+            disk = open(&state);
+        } else if round % 10 != 9 {
+            continue;
+        }
+        let (known, kept) = (memory.load().await.unwrap(), disk.load().await.unwrap());
+        assert_eq!(known.records, kept.records);
+        assert_eq!(known.applied, kept.applied);
+        assert_eq!(known.facts, kept.facts);
+        assert_eq!(known.events, kept.events);
+        assert_eq!(kept.rebuilt.is_some(), round < 120);
+        for number in 0..4 {
+            let uid = record(number).uid;
+            assert_eq!(memory.base(&uid).await.unwrap(), disk.base(&uid).await.unwrap());
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::model::{Base, Record, Uid};
-use crate::world::{Contents, Ledger, LedgerError, Write};
+use crate::world::{Contents, Ledger, LedgerError, REBUILT, Write};
 
 /// The durable half; an operator's memory is the other.
 #[derive(Debug, Default)]
@@ -95,9 +95,17 @@ impl Ledger for MemoryLedger {
                     contents.applied.remove(&key);
                 }
                 Write::Fact(key, text) => {
+                    if key == REBUILT {
+                        contents.rebuilt = None;
+                    }
                     contents.facts.insert(key, text);
                 }
-                Write::Event(event) => contents.events.push(event),
+                Write::Event(event) => {
+                    contents.events.push(event);
+                    contents.events.sort_by_key(|event| event.seq);
+                    let over = contents.events.len().saturating_sub(2000);
+                    contents.events.drain(..over);
+                }
             }
         }
         Ok(())

@@ -9,9 +9,11 @@
     reason = "tests stand outside: they touch files and clocks, and fail by panicking"
 )]
 
+mod cli;
 mod e2e;
 mod engine_contract;
 mod hostile;
+mod ledger_crash;
 mod lockfile;
 mod objects_contract;
 #[cfg(feature = "testing")]

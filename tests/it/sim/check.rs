@@ -191,14 +191,15 @@ pub fn owed(site: &Site) -> Vec<String> {
             continue;
         };
         let of_it: Vec<&Seen> = containers.iter().filter(|one| one.session == *name).collect();
-        owed.extend(owed_of(site, name, wish, record, view, &of_it));
+        owed.extend(owed_of(name, wish, record, view, &of_it));
         match site.disk.files(&place.0, &place.1) {
             None if wish.stopped => (), // It may never have run.
             None => owed.push(format!("{name} has no workspace")),
             Some(files) => {
                 let prefix = format!("{}/{}/", place.0, place.1);
                 for (path, sum) in files {
-                    if !site.store.holds(&prefix, sum) {
+                    // An empty file of a session that never ran was never anywhere else.
+                    if sum != sum_of(b"") && !site.store.holds(&prefix, sum) {
                         owed.push(format!("{name}: {path} is not stored"));
                     }
                 }
@@ -232,7 +233,6 @@ pub fn owed(site: &Site) -> Vec<String> {
 }
 
 fn owed_of(
-    site: &Site,
     name: &str,
     wish: &super::site::Wish,
     record: &docket::model::Record,
@@ -279,7 +279,6 @@ fn owed_of(
     if one.port != record.port || one.port.is_none() {
         owed.push(format!("{name} has port {:?}, leased {:?}", one.port, record.port));
     }
-    let _ = site;
     owed
 }
 

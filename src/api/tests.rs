@@ -1,1 +1,0 @@
-//! The API over a real socket, with a loop that answers from a script.
