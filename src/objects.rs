@@ -1,3 +1,7 @@
-//! Object stores behind one door: a directory of this machine.
+//! Object stores: a directory, and S3.
 
 pub mod directory;
+pub mod s3;
+mod store;
+
+pub use store::Store;

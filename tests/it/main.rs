@@ -16,6 +16,7 @@ mod hostile;
 mod ledger_crash;
 mod lockfile;
 mod objects_contract;
+mod s3;
 #[cfg(feature = "testing")]
 mod sim;
 mod support;

@@ -42,6 +42,8 @@ const KEEPERS: &[(&str, &str, Also)] = &[
     ("rusoto_s3", "objects", &[]),
     ("rustls", "objects", &[]),
     ("hyper_rustls", "objects", &[]),
+    ("rustls_native_certs", "objects", &[]),
+    ("xml", "objects", &[]),
     ("notify", "watch", &[]),
     (
         "serde_yaml",
@@ -49,7 +51,7 @@ const KEEPERS: &[(&str, &str, Also)] = &[
         &[("config", "docket.yaml is YAML too"), ("cli", "`-o yaml` prints it")],
     ),
     ("schemars", "spec", &[]),
-    ("backoff", "apply", &[]),
+    ("backoff", "apply", &[("objects", "waits between attempts at the store")]),
     ("axum", "api", &[]),
     ("clap", "cli", &[("config", "every key is a flag")]),
     ("clap_complete", "cli", &[]),
