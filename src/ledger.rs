@@ -38,7 +38,7 @@ use store::Store;
 use writer::{Ask, Writer};
 
 /// How long a caller waits for an answer. A disk that takes longer is not known to be well.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How long closing waits for the last sync.
 const CLOSING: Duration = Duration::from_secs(10);
 

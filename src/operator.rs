@@ -148,6 +148,8 @@ pub struct Operator<E, O, W, L, P, C> {
     look_failures: u32,
     next_look: Instant,
     sync_waiters: BTreeMap<SessionName, Vec<Waiter>>,
+    /// Plans asked for before everything was looked at once.
+    parked: Vec<Ask>,
     sessions: watch::Sender<Snapshot>,
     last_pass: watch::Sender<Option<Timestamp>>,
 }
@@ -205,6 +207,7 @@ where
             look_failures: 0,
             next_look: Instant::now(),
             sync_waiters: BTreeMap::new(),
+            parked: Vec::new(),
             sessions,
             last_pass,
         };
@@ -225,6 +228,7 @@ where
                 break;
             }
             self.heed(wake).await;
+            self.answer_parked().await;
         }
         self.finish().await;
     }

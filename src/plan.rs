@@ -160,6 +160,9 @@ pub struct Input<'a> {
     pub quarantine: &'a BTreeMap<u16, Timestamp>,
     /// When the engine's present run began, if it can be told.
     pub engine_started: Option<Timestamp>,
+    /// Steps that a runner takes right now: what they take is taken, whether or not it is in a
+    /// record yet.
+    pub underway: BTreeMap<&'a SessionName, &'a [Action]>,
 }
 
 /// A port is left alone for less than this: an end further away means that the clock went back.
@@ -338,7 +341,7 @@ fn rebuild(found: &Container, applied: Applied, source: Source) -> SessionPlan {
 fn admit(input: &Input<'_>, scarce: &mut Scarce, first: Applied, source: Source) -> SessionPlan {
     let runs = first.object.state == DesiredState::Running;
     if runs && let Err(full) = scarce.take_place(input.policy, &first.object.user) {
-        return queued(full, Vec::new());
+        return queued(&full, Vec::new());
     }
     let mut actions = vec![Action::Admit {
         applied: Box::new(first.clone()),
@@ -391,7 +394,7 @@ fn steps(phase: Phase, cause: impl Into<String>, actions: Vec<Action>) -> Sessio
 }
 
 /// A plan that waits for a place; the steps before it can be done.
-fn queued(full: scarce::Full, actions: Vec<Action>) -> SessionPlan {
+fn queued(full: &scarce::Full, actions: Vec<Action>) -> SessionPlan {
     SessionPlan {
         reason: Some(Reason::LimitReached),
         queue: Some(full.place),

@@ -14,6 +14,8 @@ use super::fault::Fault;
 pub(super) const DB: &str = "db";
 /// Where a new store is made before it gets its name.
 const MAKING: &str = "db.making";
+/// What a disk is tried with.
+const PROBE: &str = "probe";
 /// Space that is left alone, so that sled never meets a full disk in the middle of a write.
 const RESERVE: u64 = 2 * 1024 * 1024;
 
@@ -52,7 +54,7 @@ impl Home {
     /// Whether there is a store. An error is not an answer.
     pub(super) fn has_db(&self) -> Result<bool, Fault> {
         let path = self.db();
-        match fs::symlink_metadata(&path) {
+        match fs::metadata(&path) {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(Fault::at(&path)(error)),
@@ -69,6 +71,8 @@ impl Home {
             }
             _ => (),
         }
+        // Two megabytes at most, which the next trial takes again: nothing to fail for.
+        let _absent = fs::remove_file(self.path.join(PROBE));
         let db = self.db();
         let entries = match fs::read_dir(&db) {
             Ok(entries) => entries,
@@ -153,7 +157,7 @@ impl Home {
     /// Whether the disk takes writes again: tried on a file of its own, so that a failing store
     /// is not given up before.
     pub(super) fn try_disk(&self) -> Result<(), Fault> {
-        let path = self.path.join("probe");
+        let path = self.path.join(PROBE);
         let io = Fault::at(&path);
         let file = File::options()
             .write(true)

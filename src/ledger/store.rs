@@ -60,6 +60,9 @@ impl Store {
     /// # Errors
     /// [`Fault::Damage`] if it is not what was acknowledged; others if that could not be told.
     pub(super) fn open(path: &Path) -> Result<Store, Fault> {
+        if !std::fs::metadata(path).map_err(Fault::at(path))?.is_dir() {
+            return Err(Fault::Damage("it is no directory".to_owned()));
+        }
         let db = open_sled(path)?;
         let (sums, meta) = guarded(|| add_up(&db))?;
         let store = Store::attach(db, path, sums, meta)?;
@@ -147,6 +150,12 @@ impl Store {
         self.db.flush()?;
         // sled's flush asks the kernel to write, not the disk to keep.
         self.file.sync_all().map_err(Fault::at(Path::new("the store's file")))
+    }
+
+    /// What one key holds.
+    #[cfg(test)]
+    pub(super) fn value(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.db.get(key).unwrap().map(|value| value.to_vec())
     }
 
     /// One value, if there is one.

@@ -120,7 +120,7 @@ impl Writer {
         }
     }
 
-    fn keep(&mut self, facts: Vec<Fact>) -> Result<(), Fault> {
+    pub(super) fn keep(&mut self, facts: Vec<Fact>) -> Result<(), Fault> {
         let bytes: usize = facts.iter().map(Fact::size).sum();
         self.home.has_space(3 * bytes as u64)?;
         if self.trouble.is_some() {
@@ -139,7 +139,7 @@ impl Writer {
     }
 
     /// Opens the store anew after a failed write, and undoes that write.
-    fn heal(&mut self) -> Result<(), Fault> {
+    pub(super) fn heal(&mut self) -> Result<(), Fault> {
         self.home.try_disk()?;
         let Some(trouble) = &self.trouble else { return Ok(()) };
         self.store = None;
@@ -155,6 +155,19 @@ impl Writer {
         self.trouble = None;
         tracing::info!("the ledger takes writes again");
         Ok(())
+    }
+
+    /// Takes what a batch did to the disk as if its last sync had failed.
+    #[cfg(test)]
+    pub(super) fn pretend_refused(&mut self, batch: impl FnOnce(&mut Writer)) {
+        let values = |writer: &Writer, key: &Vec<u8>| writer.store.as_ref().unwrap().value(key);
+        let acknowledged = self.store.as_ref().unwrap().sums.clone();
+        let held: Changes =
+            acknowledged.keys().map(|key| (key.clone(), values(self, key))).collect();
+        batch(self);
+        let there = self.store.as_ref().unwrap().sums.keys().cloned();
+        let undo = there.map(|key| (key.clone(), held.get(&key).cloned().flatten())).collect();
+        self.trouble = Some(Trouble { acknowledged, undo });
     }
 
     fn open_store(&self) -> Result<&Store, LedgerError> {
@@ -174,7 +187,7 @@ impl Writer {
         }
     }
 
-    fn load(&mut self) -> Result<Contents, LedgerError> {
+    pub(super) fn load(&mut self) -> Result<Contents, LedgerError> {
         let store = self.open_store()?;
         let (contents, unknown) = read_all(store).map_err(|fault| fault.during("read"))?;
         self.unknown = unknown;
@@ -263,7 +276,12 @@ fn keys(sums: &Sums, changes: &Changes, prefix: &[u8]) -> BTreeSet<Vec<u8>> {
 }
 
 fn drop_old_events(sums: &Sums, changes: &mut Changes) {
-    let keys = keys(sums, changes, format::EVENT.as_bytes());
+    let prefix = format::EVENT.as_bytes();
+    let known = sums.range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(prefix));
+    if known.count() + changes.len() <= RING + SLACK {
+        return;
+    }
+    let keys = keys(sums, changes, prefix);
     let names: BTreeSet<&str> =
         keys.iter().filter_map(|key| Some(format::name_of(key)?.0)).collect();
     if names.len() <= RING + SLACK {

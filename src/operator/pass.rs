@@ -81,6 +81,15 @@ where
         self.tend_prober(name);
     }
 
+    /// The steps that runners take right now.
+    pub(super) fn underway(&self) -> std::collections::BTreeMap<&SessionName, &[Action]> {
+        self.live
+            .iter()
+            .filter(|(_, live)| live.main.is_some())
+            .map(|(name, live)| (name, live.plan.actions.as_slice()))
+            .collect()
+    }
+
     /// Plans for what is dirty and free. The scarce is counted over everything.
     fn decide(
         &mut self,
@@ -97,6 +106,7 @@ where
             space: self.space.clone(),
             quarantine: &quarantine,
             engine_started: self.engine_started,
+            underway: self.underway(),
         };
         let mut scarce = Scarce::count(&input);
         let now = Instant::now();
@@ -241,10 +251,14 @@ where
                 Look::Known(None) => {
                     self.containers.remove(&id);
                 }
-                // It stays as it was last seen, without its detail: the planner waits for it.
+                // It may be new, or changed, or gone: only a complete look tells. Until then nothing
+                // is decided, least of all that there is no container.
                 Look::Unknown(_) => {
                     if let Some(container) = self.containers.get_mut(&id) {
                         container.detail = None;
+                    }
+                    if let Some(live) = self.live.get_mut(name) {
+                        live.trusted_from = live.trusted_from.max(self.looks + 1);
                     }
                     self.look_again = true;
                 }

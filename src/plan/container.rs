@@ -278,18 +278,18 @@ fn make(
             Some(failure) if failure.count >= CRASH_LOOP => Phase::CrashLoop,
             _ => Phase::Starting,
         };
-        let mut plan = give_up_or_wait(view, closed, phase);
+        let mut plan = give_up_or_wait(view, &closed, phase);
         plan.actions.splice(0..0, actions);
         return plan;
     }
     if let Err(full) = scarce.keep_place(&view.record.name) {
-        return queued(full, actions);
+        return queued(&full, actions);
     }
     if let Some(short) = short_of_space(view) {
         return SessionPlan { actions, ..short };
     }
     if let Err(full) = scarce.take_start(view.input.policy, &view.record.name) {
-        return queued(full, actions);
+        return queued(&full, actions);
     }
     let port = actions
         .iter()
@@ -322,16 +322,16 @@ fn start(
     restart: bool,
 ) -> SessionPlan {
     if let Err(closed) = view.gate(Operation::Start) {
-        return give_up_or_wait(view, closed, Phase::Starting);
+        return give_up_or_wait(view, &closed, Phase::Starting);
     }
     if let Err(full) = scarce.keep_place(&view.record.name) {
-        return queued(full, actions);
+        return queued(&full, actions);
     }
     if !restart && let Some(short) = short_of_space(view) {
         return SessionPlan { actions, ..short };
     }
     if let Err(full) = scarce.take_start(view.input.policy, &view.record.name) {
-        return queued(full, actions);
+        return queued(&full, actions);
     }
     actions.push(Action::StartContainer { target: Target::Seen(current.id.clone()), restart });
     let phase = if restart { Phase::Restarting } else { Phase::Starting };
@@ -339,7 +339,7 @@ fn start(
 }
 
 /// A closed gate: back to the last good spec if the new one cannot get ready, else wait.
-fn give_up_or_wait(view: &View<'_>, closed: Closed, phase: Phase) -> SessionPlan {
+fn give_up_or_wait(view: &View<'_>, closed: &Closed, phase: Phase) -> SessionPlan {
     let tried = [Operation::Create, Operation::Start, Operation::Run]
         .iter()
         .filter_map(|op| view.record.failures.get(op))
@@ -353,7 +353,7 @@ fn give_up_or_wait(view: &View<'_>, closed: Closed, phase: Phase) -> SessionPlan
         return roll_back(closed.reason, &closed.message);
     }
     let phase = if closed.until.is_none() { Phase::Failed } else { phase };
-    blocked(phase, &closed)
+    blocked(phase, closed)
 }
 
 fn roll_back(reason: Reason, message: &str) -> SessionPlan {
@@ -546,7 +546,7 @@ fn ended(
     if let Err(closed) = view.gate(Operation::Run) {
         let loops = record.failures.get(&Operation::Run).is_some_and(|f| f.count >= CRASH_LOOP);
         let phase = if loops { Phase::CrashLoop } else { Phase::Restarting };
-        return give_up_or_wait(view, closed, phase);
+        return give_up_or_wait(view, &closed, phase);
     }
     start(view, scarce, current, actions, true)
 }

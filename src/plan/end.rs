@@ -114,7 +114,9 @@ fn directory(
     actions: &mut Vec<Action>,
     stuck: &impl Fn(&super::Closed) -> Box<SessionPlan>,
 ) -> Result<(), Box<SessionPlan>> {
-    let Some(id) = view.record.workspace else { return Ok(()) };
+    let Some(id) = view.record.workspace else {
+        return unrecorded_directory(view, actions, stuck);
+    };
     view.gate(Operation::Cleanup).map_err(|closed| stuck(&closed))?;
     let replaced = matches!(&view.one.workspace, Look::Known(Some(seen)) if seen.id != id);
     let trashed = view.record.ending.as_ref().is_some_and(|e| e.trashed);
@@ -131,6 +133,26 @@ fn directory(
         actions.push(Action::EmptyTrash);
     }
     Ok(())
+}
+
+/// A directory that was made for this very session and never got into its record: nothing ran in
+/// it, and nobody else will remove it.
+fn unrecorded_directory(
+    view: &View<'_>,
+    actions: &mut Vec<Action>,
+    stuck: &impl Fn(&super::Closed) -> Box<SessionPlan>,
+) -> Result<(), Box<SessionPlan>> {
+    match &view.one.workspace {
+        Look::Unknown(why) => {
+            Err(Box::new(idle(Phase::Terminating, format!("the workspace is not seen: {why}"))))
+        }
+        Look::Known(Some(seen)) if seen.uid.as_ref() == Some(&view.record.uid) => {
+            view.gate(Operation::Cleanup).map_err(|closed| stuck(&closed))?;
+            actions.extend([Action::TrashWorkspace, Action::EmptyTrash]);
+            Ok(())
+        }
+        Look::Known(_) => Ok(()),
+    }
 }
 
 /// Whether another container of the user can still write to this workspace.

@@ -241,12 +241,12 @@ fn image(
             vec![Action::RollBack { message }],
         )));
     }
-    Err(waiting(actions, &closed))
+    Err(Box::new(waiting(actions, &closed)))
 }
 
-fn waiting(actions: &mut Vec<Action>, closed: &Closed) -> Box<SessionPlan> {
+fn waiting(actions: &mut Vec<Action>, closed: &Closed) -> SessionPlan {
     let phase = if closed.until.is_some() { Phase::Preparing } else { Phase::Failed };
-    Box::new(SessionPlan { actions: std::mem::take(actions), ..blocked(phase, closed) })
+    SessionPlan { actions: std::mem::take(actions), ..blocked(phase, closed) }
 }
 
 fn workspace(view: &View<'_>, actions: &mut Vec<Action>) -> Result<(), Box<SessionPlan>> {
@@ -268,7 +268,8 @@ fn workspace(view: &View<'_>, actions: &mut Vec<Action>) -> Result<(), Box<Sessi
             return Err(Box::new(held(Phase::Degraded, Reason::WorkspaceMissing, message)));
         }
         (None, _) => {
-            view.gate(Operation::Workspace).map_err(|closed| waiting(actions, &closed))?;
+            view.gate(Operation::Workspace)
+                .map_err(|closed| Box::new(waiting(actions, &closed)))?;
             actions.push(Action::CreateWorkspace);
         }
         (Some(_), Some(_)) => (),
@@ -278,7 +279,7 @@ fn workspace(view: &View<'_>, actions: &mut Vec<Action>) -> Result<(), Box<Sessi
             let actions = std::mem::take(actions);
             return Err(Box::new(SessionPlan { actions, ..short }));
         }
-        view.gate(Operation::Hydrate).map_err(|closed| waiting(actions, &closed))?;
+        view.gate(Operation::Hydrate).map_err(|closed| Box::new(waiting(actions, &closed)))?;
         actions.push(Action::Hydrate);
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::model::{
-    ClassName, ContainerState, DesiredState, Record, Resolved, SessionName, Timestamp, Uid,
+    Action, ClassName, ContainerState, DesiredState, Record, Resolved, SessionName, Timestamp, Uid,
     UserName,
 };
 
@@ -65,7 +65,35 @@ impl Scarce {
         for (name, one) in &input.sessions {
             scarce.count_starts(name, one);
         }
+        for (name, actions) in &input.underway {
+            scarce.reserve(input, name, actions);
+        }
         scarce
+    }
+
+    /// Counts the steps of a plan that is being carried out: what they take is not in the record
+    /// yet, and nobody else may be given it.
+    pub(super) fn reserve(&mut self, input: &Input<'_>, name: &SessionName, actions: &[Action]) {
+        let recorded = input.sessions.get(name).is_some_and(|one| one.record.is_some());
+        for action in actions {
+            match action {
+                Action::Admit { applied, .. } if !recorded => {
+                    self.sessions += 1;
+                    *self.per_user.entry(applied.object.user.clone()).or_default() += 1;
+                }
+                Action::Adopt { applied, .. } => {
+                    let class = applied.resolved.class.clone();
+                    self.updating.entry(class).or_default().insert(name.clone());
+                }
+                Action::LeasePort { port, .. } => {
+                    self.ports.insert(*port, Some(name.clone()));
+                }
+                Action::StartContainer { .. } => {
+                    self.starting.insert(name.clone());
+                }
+                _ => (),
+            }
+        }
     }
 
     /// A lease weighs more than what a container, perhaps an old one, is published on.

@@ -398,8 +398,10 @@ fn files_synced(scene: &Scene<'_>) -> Verdict {
 
 /// Whether the session serves with the spec that was accepted.
 fn ready(scene: &Scene<'_>, facts: &[Draft]) -> Verdict {
-    if let Some(ending) = scene.record().and_then(|r| r.ending.as_ref()) {
-        return no(Reason::Terminating, ending.cause.clone());
+    if scene.ending() {
+        let ending = scene.record().and_then(|record| record.ending.as_ref());
+        let cause = ending.map_or_else(|| scene.cause(), |ending| ending.cause.clone());
+        return no(Reason::Terminating, cause);
     }
     if scene.record().is_none() {
         let refused =

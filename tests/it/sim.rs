@@ -10,6 +10,7 @@
 
 mod bugs;
 mod check;
+mod contract;
 mod run;
 mod scenario;
 mod site;

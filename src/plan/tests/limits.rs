@@ -3,6 +3,9 @@
 use expect_test::expect;
 
 use super::check;
+use super::world::{World, name};
+use crate::model::Reason;
+use crate::plan::{Scarce, session};
 
 /// Seed: NoAvailablePorts.
 #[test]
@@ -310,4 +313,24 @@ fn space_that_cannot_be_seen_holds_nobody_up() {
               start container
         "#]],
     );
+}
+
+/// What a plan under way takes is not in its record yet: without counting it, a session that
+/// comes while another's steps run would get the same port.
+#[test]
+fn a_plan_under_way_keeps_its_port_its_place_and_its_start() {
+    let first = World::parse("want ann-one");
+    let under_way = first.plan().remove(&name("ann-one")).unwrap();
+    let both = World::parse(
+        "policy sessions=1 starts=1
+         want ann-one
+         want bob-two",
+    );
+    let input = both.input();
+    let mut scarce = Scarce::count(&input);
+    scarce.reserve(&input, &name("ann-one"), &under_way.actions);
+    assert!(scarce.ports().contains(&8001));
+    let bob = name("bob-two");
+    let plan = session(&input, &mut scarce, &bob, &both.sessions[&bob]);
+    assert_eq!(plan.reason, Some(Reason::LimitReached));
 }

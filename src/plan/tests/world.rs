@@ -216,7 +216,7 @@ fn workspace_spec(words: &Words) -> WorkspaceSpec {
             eager_below: 1 << 20,
             large: LargeFiles::OnAccess,
             prefetch: 0,
-            open_deadline: Duration::from_secs(60),
+            open_deadline: Duration::from_mins(1),
         },
         sync_interval: words.seconds("sync").unwrap_or(Duration::from_secs(30)),
         sync_exclude: Vec::new(),
@@ -534,6 +534,7 @@ impl World {
             space: self.space.clone(),
             quarantine: &self.quarantine,
             engine_started: self.engine_started,
+            underway: BTreeMap::new(),
         }
     }
 

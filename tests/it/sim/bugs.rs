@@ -15,11 +15,12 @@ use docket::model::{
 use docket::testing::disk::MemoryDisk;
 use docket::testing::engine::FakeEngine;
 use docket::testing::faults::Weathered;
+use docket::testing::memory::MemoryLedger;
 use docket::testing::store::MemoryStore;
 use docket::world::{
-    Body, CreateRequest, Engine, EngineError, EngineInfo, EventStream, Expect, FileSpec, Image,
-    LogStream, ObjectMeta, Objects, Place, ScanMode, StoreError, StoreErrorKind, Swap,
-    WorkspaceError, Workspaces,
+    Body, Contents, CreateRequest, Engine, EngineError, EngineInfo, EventStream, Expect, FileSpec,
+    Image, Ledger, LedgerError, LogStream, ObjectMeta, Objects, Place, ScanMode, StoreError,
+    StoreErrorKind, Swap, WorkspaceError, Workspaces, Write,
 };
 
 /// A mistake that must not go unseen.
@@ -158,6 +159,31 @@ impl Engine for BuggyEngine {
 
     async fn info(&self) -> Result<EngineInfo, EngineError> {
         self.door.info().await
+    }
+}
+
+/// The ledger; which answers were errors is remembered for the invariants.
+#[derive(Debug)]
+pub struct ToldLedger {
+    pub door: Weathered<MemoryLedger>,
+    pub kept: Arc<MemoryLedger>,
+}
+
+impl Ledger for ToldLedger {
+    async fn load(&self) -> Result<Contents, LedgerError> {
+        self.door.load().await
+    }
+
+    async fn commit(&self, batch: Vec<Write>) -> Result<(), LedgerError> {
+        // Until it is answered nothing is known of it, and a cut leaves it so.
+        self.kept.answered(&batch, true);
+        let answer = self.door.commit(batch.clone()).await;
+        self.kept.answered(&batch, answer.is_err());
+        answer
+    }
+
+    async fn base(&self, uid: &Uid) -> Result<Option<Base>, LedgerError> {
+        self.door.base(uid).await
     }
 }
 

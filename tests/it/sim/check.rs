@@ -39,10 +39,15 @@ pub fn invariants(site: &Site, operation: &str) {
     if let Some((uid, count)) = live.iter().find(|(_, count)| **count > 1) {
         site.wrong(format!("{count} live containers of {uid} after {operation}"));
     }
+    let doubtful = site.ledger.doubtful();
     site.ledger.with_records(|records| {
         let mut ports = BTreeMap::new();
         let mut sessions = BTreeMap::new();
         for record in records.values() {
+            if doubtful.contains(&record.uid) {
+                // What the operator knows is not what is kept, and it was told so.
+                continue;
+            }
             if let Some(port) = record.port
                 && let Some(other) = ports.insert(port, &record.name)
             {
@@ -95,7 +100,8 @@ pub async fn watch(site: Arc<Site>) {
             let snapshot = handle.sessions.borrow_and_update().clone();
             for view in snapshot.values() {
                 for wrong in rules(view) {
-                    site.wrong(format!("status of {}: {wrong}", view.metadata.name));
+                    let plan = view.status.plan.replace('\n', " |");
+                    site.wrong(format!("status of {}: {wrong}; {plan}", view.metadata.name));
                 }
             }
         }
@@ -132,12 +138,21 @@ fn rules(view: &SessionView) -> Vec<String> {
         for kind in NEEDED.iter().filter(|kind| !is(**kind)) {
             wrongs.push(format!("Ready, and not {kind:?}"));
         }
-        if !matches!(view.status.phase, Phase::Running | Phase::Degraded | Phase::Updating) {
+        let fits = matches!(
+            view.status.phase,
+            Phase::Running
+                | Phase::Degraded
+                | Phase::Updating
+                | Phase::Suspended
+                | Phase::Restarting
+                | Phase::Preparing
+        );
+        if !fits {
             wrongs.push(format!("Ready, and {}", view.status.phase));
         }
-        if is(Kind::Stalled) {
-            wrongs.push("Ready and Stalled".to_owned());
-        }
+    }
+    if is(Kind::Stalled) && is(Kind::Reconciling) {
+        wrongs.push("Stalled and Reconciling".to_owned());
     }
     for kind in ONLY_WHILE_TRUE {
         if of(*kind).is_some_and(|c| c.status != Truth::True) {
@@ -176,13 +191,15 @@ pub fn owed(site: &Site) -> Vec<String> {
             continue;
         };
         let of_it: Vec<&Seen> = containers.iter().filter(|one| one.session == *name).collect();
-        owed.extend(owed_of(site, name, wish, record, view, &of_it));
+        owed.extend(owed_of(name, wish, record, view, &of_it));
         match site.disk.files(&place.0, &place.1) {
+            None if wish.stopped => (), // It may never have run.
             None => owed.push(format!("{name} has no workspace")),
             Some(files) => {
                 let prefix = format!("{}/{}/", place.0, place.1);
                 for (path, sum) in files {
-                    if !site.store.holds(&prefix, sum) {
+                    // An empty file of a session that never ran was never anywhere else.
+                    if sum != sum_of(b"") && !site.store.holds(&prefix, sum) {
                         owed.push(format!("{name}: {path} is not stored"));
                     }
                 }
@@ -216,7 +233,6 @@ pub fn owed(site: &Site) -> Vec<String> {
 }
 
 fn owed_of(
-    site: &Site,
     name: &str,
     wish: &super::site::Wish,
     record: &docket::model::Record,
@@ -263,7 +279,6 @@ fn owed_of(
     if one.port != record.port || one.port.is_none() {
         owed.push(format!("{name} has port {:?}, leased {:?}", one.port, record.port));
     }
-    let _ = site;
     owed
 }
 

@@ -12,7 +12,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::time::sleep;
 
-use super::site::{Site, Wish, names};
+use super::site::{Site, Wish};
 
 /// Sessions that people come back to.
 const SESSIONS: u32 = 5;
@@ -237,8 +237,10 @@ fn elements(chance: &mut SmallRng, machine: &Arc<Machine>, site: &Arc<Site>) {
             machine.go_down();
             tokio::spawn(async move {
                 sleep(wait).await;
-                sky.note("== the engine is restarted");
-                machine.come_back();
+                if !sky.is_calm() {
+                    sky.note("== the engine is restarted");
+                    machine.come_back();
+                }
             });
         }
         18..34 => {

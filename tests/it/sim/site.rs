@@ -26,7 +26,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::bugs::{Bug, BuggyDisk, BuggyEngine, BuggyStore};
+use super::bugs::{Bug, BuggyDisk, BuggyEngine, BuggyStore, ToldLedger};
 
 /// What people want of one session.
 #[derive(Clone, Debug, PartialEq)]
@@ -158,7 +158,10 @@ impl Site {
     }
 
     async fn one_life(self: &Arc<Self>, life: &Arc<Life>, over: &CancellationToken) -> End {
-        let ledger = Weathered::new(Arc::clone(&self.ledger), Arc::clone(life));
+        let ledger = ToldLedger {
+            door: Weathered::new(Arc::clone(&self.ledger), Arc::clone(life)),
+            kept: Arc::clone(&self.ledger),
+        };
         let identity = Identity {
             installation: self.installation(),
             prefix: ContainerPrefix::parse("docket").unwrap(),

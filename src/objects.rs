@@ -1,0 +1,4 @@
+//! Object stores: a directory, and S3.
+
+pub mod directory;
+pub mod s3;

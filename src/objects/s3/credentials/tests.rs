@@ -1,0 +1,1 @@
+//! Providers against small servers and files.

@@ -1,0 +1,339 @@
+//! Contents on their way out. Nothing is sent that cannot be sent again: a body is read piece by
+//! piece into memory, of which all uploads together get a fixed amount, and each piece is signed
+//! by its hash, so that the store refuses what arrives otherwise.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use rusoto_s3::S3 as _;
+use sha2::Digest as _;
+use tokio::io::AsyncReadExt as _;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinSet;
+
+use crate::model::Sha256;
+use crate::objects::s3::answer::Failure;
+use crate::objects::s3::wall::{Again, Answer, SUM_HEADER, Wall};
+use crate::objects::s3::{Looked, S3, download};
+use crate::world::{Body, StoreErrorKind};
+
+/// S3's own limit.
+const PARTS_MAX: u64 = 10_000;
+/// From this size on it is worth a question whether the key is taken before the bytes are sent.
+const ASK_FIRST: u64 = 1 << 20;
+/// What is hashed at once.
+const CHUNK: usize = 256 << 10;
+
+/// A body that is read once, and its sum as it is read.
+struct Source {
+    body: Body,
+    hash: sha2::Sha256,
+}
+
+impl Source {
+    /// Exactly the next `length` bytes.
+    async fn take(&mut self, length: usize) -> Result<Bytes, Failure> {
+        let mut piece = BytesMut::zeroed(length);
+        for chunk in piece.chunks_mut(CHUNK) {
+            self.body.read_exact(chunk).await.map_err(|error| changed(&error.to_string()))?;
+            self.hash.update(&*chunk);
+        }
+        Ok(piece.freeze())
+    }
+
+    /// Nothing may be left, and the sum must be the announced one.
+    async fn finish(mut self, sum: Sha256) -> Result<(), Failure> {
+        let mut rest = [0; 1];
+        match self.body.read(&mut rest).await {
+            Ok(0) if Sha256(self.hash.finalize().into()) == sum => Ok(()),
+            Ok(0) => Err(changed("the sum is another")),
+            Ok(_) => Err(changed("it is longer than announced")),
+            Err(error) => Err(changed(&error.to_string())),
+        }
+    }
+}
+
+impl S3 {
+    /// See [`crate::world::Objects::put_new`].
+    pub(super) async fn upload(
+        &self,
+        key: &str,
+        full: &str,
+        body: Body,
+        size: u64,
+        sum: Sha256,
+    ) -> Result<(), Failure> {
+        let part = self.wall.limits.part as u64;
+        if size > part * PARTS_MAX {
+            let text = format!("{size} bytes are more than {PARTS_MAX} parts of {part}");
+            return Err(Failure::new(StoreErrorKind::Invalid, text));
+        }
+        let support = self.support().await?;
+        if (size >= ASK_FIRST || !support.if_none_match)
+            && let Some(found) = self.look(key, full).await?
+        {
+            return self.agree(key, full, &found, size, sum).await;
+        }
+        let mut source = Source { body, hash: sha2::Sha256::new() };
+        if size > part {
+            return self.upload_parts(key, full, source, size, sum).await;
+        }
+        let _memory = self.memory(size as usize).await?;
+        let bytes = source.take(size as usize).await?;
+        source.finish(sum).await?;
+        self.upload_whole(key, full, bytes, sum, support.if_none_match).await
+    }
+
+    async fn upload_whole(
+        &self,
+        key: &str,
+        full: &str,
+        bytes: Bytes,
+        sum: Sha256,
+        conditional: bool,
+    ) -> Result<(), Failure> {
+        let size = bytes.len() as u64;
+        let mut request =
+            Again::new("PUT", &self.wall.place, full, bytes).header(SUM_HEADER, &sum.hex());
+        if conditional {
+            request = request.header("if-none-match", "*");
+        }
+        match self.wall.tell(request).await {
+            Ok(headers) if headers.etag().is_some() => Ok(()),
+            Ok(_) => self.verify(key, full, size, sum).await,
+            // Taken: by another content, or by our own first attempt whose answer was lost.
+            Err(failure) if failure.is_precondition() => self.verify(key, full, size, sum).await,
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// What is there must be what we have.
+    async fn verify(&self, key: &str, full: &str, size: u64, sum: Sha256) -> Result<(), Failure> {
+        match self.look(key, full).await? {
+            Some(found) => self.agree(key, full, &found, size, sum).await,
+            None => Err(Failure::new(StoreErrorKind::Corrupt, "what was written is not there")),
+        }
+    }
+
+    async fn agree(
+        &self,
+        key: &str,
+        full: &str,
+        found: &Looked,
+        size: u64,
+        sum: Sha256,
+    ) -> Result<(), Failure> {
+        let there = match found.sum {
+            _ if found.meta.size != size => None,
+            Some(noted) => Some(noted),
+            None => Some(self.sum_of(key, full).await?),
+        };
+        if there == Some(sum) {
+            return Ok(());
+        }
+        Err(Failure::new(StoreErrorKind::Invalid, "the key is taken by another content"))
+    }
+
+    /// The sum of an object that somebody else wrote.
+    async fn sum_of(&self, key: &str, full: &str) -> Result<Sha256, Failure> {
+        let opened = download::open(&self.wall, key, full, 0, None).await?;
+        let mut body = download::body(&self.wall, full.to_owned(), opened);
+        let mut hash = sha2::Sha256::new();
+        let mut chunk = vec![0; 64 << 10];
+        loop {
+            let read = body.read(&mut chunk).await;
+            let read =
+                read.map_err(|error| Failure::new(StoreErrorKind::Unavailable, error.to_string()))?;
+            if read == 0 {
+                return Ok(Sha256(hash.finalize().into()));
+            }
+            hash.update(&chunk[..read]);
+        }
+    }
+
+    async fn upload_parts(
+        &self,
+        key: &str,
+        full: &str,
+        source: Source,
+        size: u64,
+        sum: Sha256,
+    ) -> Result<(), Failure> {
+        let id = self.begin_parts(full, sum).await?;
+        let mut begun =
+            Begun { wall: Arc::clone(&self.wall), full: full.to_owned(), id, owed: true };
+        let done = match self.send_parts(&begun, source, size, sum).await {
+            Ok(parts) => match begun.complete(parts).await {
+                Ok(()) => self.verify(key, full, size, sum).await,
+                // The answer may have been lost after the store did it.
+                Err(failure) => {
+                    let there = self.verify(key, full, size, sum).await;
+                    there.map_err(|_| failure)
+                }
+            },
+            Err(failure) => Err(failure),
+        };
+        begun.owed = false;
+        if done.is_err() {
+            begun.abort().await;
+        }
+        done
+    }
+
+    async fn begin_parts(&self, full: &str, sum: Sha256) -> Result<String, Failure> {
+        let request = rusoto_s3::CreateMultipartUploadRequest {
+            bucket: self.wall.place.bucket.clone(),
+            key: full.to_owned(),
+            metadata: Some(HashMap::from([("docket-sha256".to_owned(), sum.hex())])),
+            ..Default::default()
+        };
+        let begun = self
+            .wall
+            .ask(Answer::Xml("InitiateMultipartUploadResult"), |client| async move {
+                client.create_multipart_upload(request).await
+            })
+            .await?;
+        begun
+            .upload_id
+            .filter(|id| !id.is_empty())
+            .ok_or_else(|| Failure::new(StoreErrorKind::Corrupt, "the store gave no upload id"))
+    }
+
+    async fn send_parts(
+        &self,
+        begun: &Begun,
+        mut source: Source,
+        size: u64,
+        sum: Sha256,
+    ) -> Result<Vec<(i64, String)>, Failure> {
+        let mut sending: JoinSet<Result<(i64, String), Failure>> = JoinSet::new();
+        let mut parts = Vec::new();
+        let mut left = size;
+        let mut number = 0;
+        while left > 0 {
+            let length = left.min(self.wall.limits.part as u64) as usize;
+            let memory = self.memory(length).await?;
+            let bytes = source.take(length).await?;
+            left -= length as u64;
+            number += 1;
+            let (wall, request) = (Arc::clone(&begun.wall), begun.part(number, bytes));
+            sending.spawn(async move {
+                let headers = wall.tell(request).await;
+                drop(memory);
+                let etag = headers?.etag().ok_or_else(|| {
+                    Failure::new(StoreErrorKind::Corrupt, "a part was taken without an ETag")
+                })?;
+                Ok((number, etag))
+            });
+            while let Some(sent) = sending.try_join_next() {
+                parts.push(joined(sent)?);
+            }
+        }
+        source.finish(sum).await?;
+        while let Some(sent) = sending.join_next().await {
+            parts.push(joined(sent)?);
+        }
+        parts.sort();
+        Ok(parts)
+    }
+
+    async fn memory(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Failure> {
+        let all = (self.wall.limits.memory / 1024) as u32;
+        let permits = (bytes.div_ceil(1024) as u32).clamp(1, all);
+        let permit = Arc::clone(&self.memory).acquire_many_owned(permits).await;
+        permit.map_err(|_| Failure::new(StoreErrorKind::Unavailable, "the store is closed"))
+    }
+}
+
+/// A multipart upload. Dropped before its end (whoever uploads gave up), it is aborted.
+struct Begun {
+    wall: Arc<Wall>,
+    full: String,
+    id: String,
+    /// Whether dropping it owes the store an abort.
+    owed: bool,
+}
+
+impl Begun {
+    fn part(&self, number: i64, bytes: Bytes) -> Again {
+        Again::new("PUT", &self.wall.place, &self.full, bytes)
+            .param("partNumber", &number.to_string())
+            .param("uploadId", &self.id)
+    }
+
+    async fn complete(&self, parts: Vec<(i64, String)>) -> Result<(), Failure> {
+        let part = |(number, etag): (i64, String)| rusoto_s3::CompletedPart {
+            e_tag: Some(format!("\"{etag}\"")),
+            part_number: Some(number),
+        };
+        let request = rusoto_s3::CompleteMultipartUploadRequest {
+            bucket: self.wall.place.bucket.clone(),
+            key: self.full.clone(),
+            upload_id: self.id.clone(),
+            multipart_upload: Some(rusoto_s3::CompletedMultipartUpload {
+                parts: Some(parts.into_iter().map(part).collect()),
+            }),
+            ..Default::default()
+        };
+        let done = self
+            .wall
+            .ask(Answer::Xml("CompleteMultipartUploadResult"), |client| async move {
+                client.complete_multipart_upload(request).await
+            })
+            .await?;
+        match done.e_tag {
+            Some(etag) if !etag.is_empty() => Ok(()),
+            _ => Err(Failure::new(StoreErrorKind::Corrupt, "completed without an ETag")),
+        }
+    }
+
+    async fn abort(&self) {
+        let request = rusoto_s3::AbortMultipartUploadRequest {
+            bucket: self.wall.place.bucket.clone(),
+            key: self.full.clone(),
+            upload_id: self.id.clone(),
+            ..Default::default()
+        };
+        let asked = self
+            .wall
+            .ask(Answer::Bare, |client| async move { client.abort_multipart_upload(request).await })
+            .await;
+        match asked {
+            Err(failure) if failure.kind != StoreErrorKind::NotFound => {
+                tracing::warn!(
+                    key = %self.full, why = %failure.message,
+                    "an unfinished upload stays in the bucket; a lifecycle rule can remove it"
+                );
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        if !self.owed {
+            return;
+        }
+        let begun = Begun {
+            wall: Arc::clone(&self.wall),
+            full: std::mem::take(&mut self.full),
+            id: std::mem::take(&mut self.id),
+            owed: false,
+        };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { begun.abort().await });
+        }
+    }
+}
+
+fn joined(
+    sent: Result<Result<(i64, String), Failure>, tokio::task::JoinError>,
+) -> Result<(i64, String), Failure> {
+    sent.map_err(|_| Failure::new(StoreErrorKind::Unavailable, "a part's task ended early"))?
+}
+
+fn changed(why: &str) -> Failure {
+    Failure::new(StoreErrorKind::SourceChanged, format!("the file changed while read: {why}"))
+}
