@@ -354,6 +354,3 @@ fn nothing(had: bool) -> Failure {
             .to_owned(),
     )
 }
-
-#[cfg(test)]
-mod tests;

@@ -15,7 +15,7 @@ use crate::model::Sha256;
 use crate::objects::s3::answer::Failure;
 use crate::objects::s3::retry::Attempts;
 use crate::objects::s3::wall::{Answer, Wall};
-use crate::objects::s3::{error, meta};
+use crate::objects::s3::{error, list, meta};
 use crate::world::{Body, ObjectMeta, StoreErrorKind};
 
 /// An object whose first byte is about to come.

@@ -10,6 +10,7 @@
 use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -63,6 +64,8 @@ pub(super) struct Wall {
     pub(super) limits: Limits,
     /// How this server encodes keys in listings, once it showed.
     pub(super) encoding: OnceLock<Encoding>,
+    /// Whether the bucket was seen; see [`crate::objects::s3::list::see_bucket`].
+    pub(super) bucket_seen: AtomicBool,
     transport: Transport,
     credentials: Credentials,
     shared: Shared,
@@ -84,7 +87,8 @@ impl Wall {
     ) -> Wall {
         let in_flight = Semaphore::new(limits.in_flight);
         let (shared, encoding) = (Shared::new(), OnceLock::new());
-        Wall { place, limits, encoding, transport, credentials, shared, in_flight }
+        let bucket_seen = AtomicBool::new(false);
+        Wall { place, limits, encoding, bucket_seen, transport, credentials, shared, in_flight }
     }
 
     pub(super) fn patience(&self) -> Patience {

@@ -148,8 +148,7 @@ async fn large_objects_go_in_parts_and_come_back_whole() {
         // Again: found by a question, nothing is sent.
         put(&store, "ann/one/large", &bytes).await;
         let other = noise((12 << 20) + 345, 4);
-        let taken =
-            store.put_new("ann/one/large", body(&other), other.len() as u64, sum(&other));
+        let taken = store.put_new("ann/one/large", body(&other), other.len() as u64, sum(&other));
         assert_eq!(soon(taken).await.unwrap_err().kind, StoreErrorKind::Invalid);
         a_source_that_changed_is_not_stored(&store, 11 << 20).await;
         no_upload_is_left(server).await;

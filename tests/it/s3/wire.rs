@@ -125,8 +125,6 @@ pub enum Fault {
     Instead(Vec<u8>),
     /// The server does it; its answer is lost.
     LoseAnswer,
-    /// The server is not asked, the connection ends.
-    LoseRequest,
     /// The answer ends so many bytes after its head.
     CutBody(usize),
     /// One bit of the answer's body is another.
@@ -141,7 +139,6 @@ impl Fault {
     async fn applied(self, address: &str, mut asked: Asked) -> Reply {
         match self {
             Fault::Instead(bytes) => return Reply::Send(bytes),
-            Fault::LoseRequest => return Reply::Cut(Vec::new()),
             Fault::FlipRequest => flip(&mut asked.body),
             _ => {}
         }
