@@ -108,6 +108,9 @@ pub(super) fn outline(body: &[u8]) -> Result<Outline, String> {
         match event.map_err(|error| error.msg().to_owned())? {
             XmlEvent::StartElement { name, .. } => {
                 if path.is_empty() {
+                    if !outline.root.is_empty() {
+                        return Err("it has two roots".to_owned());
+                    }
                     outline.root.clone_from(&name.local_name);
                 }
                 path.push(name.local_name);

@@ -458,3 +458,36 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("retry-after")?.to_str().ok()?;
     text.trim().parse().ok().map(Duration::from_secs)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objects::s3::S3Config;
+
+    fn url(path_style: bool, endpoint: &str, key: &str) -> String {
+        let place = Place::parse(&S3Config {
+            bucket: "bucket".to_owned(),
+            prefix: String::new(),
+            endpoint: endpoint.to_owned(),
+            region: "eu-west-1".to_owned(),
+            path_style,
+            ca_file: None,
+        });
+        let place = place.unwrap();
+        let request = Again::new("PUT", &place, key, Bytes::from_static(b"x")).param("a b", "c/d");
+        let keys = rusoto_credential::AwsCredentials::new("K", "S", None, None);
+        let signed = request.address(&place).sign(keys).now_or_never().unwrap().unwrap();
+        let host = signed.headers()["host"].to_str().unwrap();
+        assert_eq!(signed.uri().authority().unwrap().as_str(), host);
+        signed.uri().to_string()
+    }
+
+    #[test]
+    fn the_bucket_is_in_the_path_or_in_the_name_of_the_host() {
+        let at = "http://localhost:9000";
+        assert_eq!(url(true, at, "a b/c"), "http://localhost:9000/bucket/a%20b/c?a%20b=c%2Fd");
+        assert_eq!(url(false, at, "a/c"), "http://bucket.localhost:9000/a/c?a%20b=c%2Fd");
+        let amazon = "https://bucket.s3.eu-west-1.amazonaws.com/bucket/k?a%20b=c%2Fd";
+        assert_eq!(url(false, "", "bucket/k"), amazon);
+    }
+}

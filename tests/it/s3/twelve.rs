@@ -11,9 +11,12 @@ use tokio::io::AsyncReadExt as _;
 use super::wire::{Asked, Fault, Reply, Wire, answer, entry, error, object, page};
 use super::{body, config, env, keys, limits, noise, servers, soon, store_at, sum};
 
-/// A server that refuses conditions as it should, so that the first write can go on.
-fn knows_conditions(asked: &Asked) -> Option<Reply> {
+/// A bucket that is there and refuses conditions as it should, so that the first write can go on.
+fn as_a_bucket(asked: &Asked) -> Option<Reply> {
     let condition = asked.header("if-match").or(asked.header("if-none-match"));
+    if asked.method == "HEAD" && asked.target == "/bucket" {
+        return Some(Reply::Send(b"HTTP/1.1 200 X\r\ncontent-length: 0\r\n\r\n".to_vec()));
+    }
     asked.is_trial().then(|| match condition {
         Some(_) => Reply::Send(error(412, "PreconditionFailed")),
         None => Reply::Send(answer(200, &[("etag", "\"t\"")], "")),
@@ -23,7 +26,7 @@ fn knows_conditions(asked: &Asked) -> Option<Reply> {
 /// A server that answers everything but trials with the same bytes.
 async fn saying(bytes: Vec<u8>) -> (Wire, S3) {
     let wire = Wire::answering(move |asked| {
-        knows_conditions(asked).unwrap_or_else(|| Reply::Send(bytes.clone()))
+        as_a_bucket(asked).unwrap_or_else(|| Reply::Send(bytes.clone()))
     })
     .await;
     let store = store_at(&wire.endpoint);
@@ -91,7 +94,7 @@ async fn uploaded(complete: &str, head_after: bool) -> (Result<(), StoreErrorKin
             "HTTP/1.1 404 X\r\n\r\n".to_owned()
         };
         let made_up = in_parts(asked, complete.clone(), head.into_bytes());
-        knows_conditions(asked).unwrap_or(made_up)
+        as_a_bucket(asked).unwrap_or(made_up)
     })
     .await;
     let done = put(&store_at(&wire.endpoint), &bytes).await;
@@ -168,7 +171,7 @@ async fn point_4_odd_values_are_errors_and_not_panics() {
 async fn point_5_a_server_that_closes_idle_connections_fails_no_write() {
     // It answers, keeps the connection, and closes it as the next request comes.
     let wire = Wire::answering(|asked| match asked.number % 2 {
-        _ if asked.is_trial() => knows_conditions(asked).unwrap(),
+        _ if asked.is_trial() => as_a_bucket(asked).unwrap(),
         0 => Reply::Send(answer(200, &[("etag", "\"e\"")], "")),
         _ => Reply::Cut(Vec::new()),
     })
