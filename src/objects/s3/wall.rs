@@ -180,7 +180,8 @@ impl Wall {
         let permit = self.in_flight.acquire().await.map_err(|_| internal("no permits"))?;
         let keys = self.credentials.get(&self.transport).await?;
         let signed = request.address(&self.place).sign(keys).await?;
-        let response = self.transport.send(signed).await.map_err(transport_failure)?;
+        let response =
+            self.transport.send(signed).await.map_err(|error| transport_failure(&error))?;
         let good = self.judge(request, answer, response).await;
         drop(permit);
         good
@@ -208,12 +209,12 @@ impl Wall {
             }
             Answer::Bare => {
                 let whole = self.transport.whole(body, REFUSAL_MAX).await;
-                answer::no_error_inside(&whole.map_err(transport_failure)?)?;
+                answer::no_error_inside(&whole.map_err(|error| transport_failure(&error))?)?;
                 ByteStream::from(Vec::new())
             }
             Answer::Xml(root) => {
                 let whole = self.transport.whole(body, DOCUMENT_MAX).await;
-                let whole = whole.map_err(transport_failure)?;
+                let whole = whole.map_err(|error| transport_failure(&error))?;
                 ByteStream::from(answer::whole_document(&whole, root)?.to_vec())
             }
         };
@@ -433,8 +434,8 @@ impl Addressed {
     }
 }
 
-fn transport_failure(error: TransportError) -> Failure {
-    let kind = match &error {
+fn transport_failure(error: &TransportError) -> Failure {
+    let kind = match error {
         TransportError::TooLong(_) => StoreErrorKind::Corrupt,
         _ => StoreErrorKind::Unavailable,
     };

@@ -201,7 +201,7 @@ async fn fault_23_slow_is_not_dead_and_dead_is_not_waited_for() {
     .await;
     // Twenty bytes take two seconds: more than may pass without any, or for a small call.
     let limits = Limits {
-        idle: Duration::from_millis(1000),
+        idle: Duration::from_secs(1),
         total: Duration::from_millis(1500),
         attempts: 2,
         ..limits()
@@ -226,7 +226,7 @@ async fn fault_24_a_lost_answer_to_a_write_is_found_out() {
         let lost = AtomicUsize::new(0);
         let (wire, straight, store) = behind(server, b"x", move |asked| {
             let write = asked.method == "PUT" && !asked.is_trial();
-            if write && lost.fetch_add(1, Ordering::SeqCst) % 2 == 0 {
+            if write && lost.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) {
                 Fault::LoseAnswer
             } else {
                 Fault::Pass

@@ -1,6 +1,6 @@
 //! Nothing secret is said: not in the log at its most talkative, not in an error, not in a `Debug`.
 
-use std::io::Write;
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 
 use docket::objects::s3::S3;
@@ -12,7 +12,7 @@ use super::{body, config, env, limits, soon, sum};
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
-impl Write for Log {
+impl std::io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.0.lock().unwrap().extend_from_slice(bytes);
         Ok(bytes.len())
@@ -52,7 +52,8 @@ async fn no_secret_is_in_the_log_or_in_an_error() {
         soon(store.put_if("k", b"x".to_vec(), Some("e"))).await.map(drop).err(),
         soon(store.head("k")).await.map(drop).err(),
     ] {
-        said += &format!("{failed:?} {}", failed.as_ref().map_or(String::new(), |e| e.to_string()));
+        let failed = failed.unwrap();
+        write!(said, "{failed:?} {failed}").unwrap();
     }
     said += &String::from_utf8_lossy(&log.0.lock().unwrap());
     assert!(said.contains("store request again"), "the log is not read: {said}");

@@ -29,9 +29,14 @@ impl Asked {
         })
     }
 
-    /// Whether this is a first attempt to see what the store can do.
+    /// Whether this only finds out what the store is and can do.
     pub fn is_trial(&self) -> bool {
-        self.target.contains(".docket/conditional-writes")
+        self.is_bucket() || self.target.contains(".docket/conditional-writes")
+    }
+
+    /// Whether the bucket is asked for.
+    pub fn is_bucket(&self) -> bool {
+        self.method == "HEAD" && !self.target[1..].contains('/')
     }
 }
 
