@@ -7,9 +7,13 @@
 //!  engine, workspaces, probes ────┴─> plan() ─> actions ─> effects
 //! ```
 
+pub mod api;
 pub mod apply;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod docker;
+pub mod ledger;
 pub mod model;
 pub mod objects;
 pub mod observe;
@@ -18,7 +22,9 @@ pub mod plan;
 pub mod probe;
 pub mod spec;
 pub mod status;
-#[cfg(feature = "testing")]
+pub mod sync;
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod watch;
 pub mod workspace;
 pub mod world;

@@ -39,7 +39,10 @@ use crate::world::{Clock, Engine, EngineEvent, Ledger, Objects, Probe, Workspace
 use handle::{Ask, Handle, Snapshot};
 use health::Prober;
 pub use start::{Rebuilt, rebuild};
-pub use wants::{PruneGuard, Sources};
+pub use wants::{PruneGuard, SourceFile, Sources};
+
+/// Time between two looks at the trash.
+const SWEEP: Duration = Duration::from_secs(60);
 
 /// The operator's numbers.
 #[derive(Clone, Debug)]
@@ -73,9 +76,9 @@ pub struct Mail {
 #[derive(Debug)]
 enum Inner {
     /// A complete look came back; it began as the n-th.
-    Observed { number: u64, full: Box<Full> },
+    Observed { number: u64, took: Duration, full: Box<Full> },
     /// A look at one session came back.
-    Looked { name: SessionName, one: One },
+    Looked { name: SessionName, one: One, began: Instant },
     /// A main runner is done.
     Ran { name: SessionName, ran: Ran, one: One },
     /// A background sync is done.
@@ -110,6 +113,10 @@ struct Live {
     files: bool,
     /// Only a complete look that began as this number or later tells about it.
     trusted_from: u64,
+    /// When its last steps ended.
+    touched_at: Option<Instant>,
+    /// Containers that events told of while steps were under way.
+    missed: BTreeSet<ContainerId>,
     /// The same steps so often in a row without an end.
     repeats: u32,
     /// Not planned before (a loop that spins is slowed down).
@@ -143,7 +150,10 @@ pub struct Operator<E, O, W, L, P, C> {
     look_again: bool,
     look_failures: u32,
     next_look: Instant,
+    next_sweep: Instant,
     sync_waiters: BTreeMap<SessionName, Vec<Waiter>>,
+    /// Plans asked for before everything was looked at once.
+    parked: Vec<Ask>,
     sessions: watch::Sender<Snapshot>,
     last_pass: watch::Sender<Option<Timestamp>>,
 }
@@ -200,7 +210,9 @@ where
             look_again: true,
             look_failures: 0,
             next_look: Instant::now(),
+            next_sweep: Instant::now() + SWEEP,
             sync_waiters: BTreeMap::new(),
+            parked: Vec::new(),
             sessions,
             last_pass,
         };
@@ -215,12 +227,14 @@ where
         self.adopt_records();
         loop {
             self.look_if_due();
+            self.sweep_if_due();
             self.pass();
             let wake = self.next_wake(&shutdown, &mut events, &mut open).await;
             if matches!(wake, Wake::Shutdown) {
                 break;
             }
             self.heed(wake).await;
+            self.answer_parked().await;
         }
         self.finish().await;
     }
@@ -273,8 +287,19 @@ where
 
     fn told(&mut self, inner: Inner) {
         match inner {
-            Inner::Observed { number, full } => self.observed(number, *full),
-            Inner::Looked { name, one } => self.looked(&name, one),
+            Inner::Observed { number, took, full } => self.observed(number, took, *full),
+            Inner::Looked { name, one, began } => {
+                // A look from before the last steps tells nothing of after them.
+                let stale = self
+                    .live
+                    .get(&name)
+                    .is_some_and(|live| live.touched_at.is_some_and(|at| began < at));
+                if stale {
+                    self.look_at(name, one.containers.into_keys().collect(), false);
+                } else {
+                    self.looked(&name, one);
+                }
+            }
             Inner::Ran { name, ran, one } => self.ran(&name, &ran, one),
             Inner::Synced { name, error } => self.synced(&name, error),
             Inner::Health { name, id, started_at, health } => {
@@ -304,8 +329,12 @@ where
                     Some(name) if self.live.get(&name).is_some_and(|l| l.main.is_none()) => {
                         self.look_at(name, vec![id], false);
                     }
-                    // Its runner looks when it is done.
-                    Some(name) if self.live.contains_key(&name) => (),
+                    // It is looked at when its runner is done.
+                    Some(name) if self.live.contains_key(&name) => {
+                        if let Some(live) = self.live.get_mut(&name) {
+                            live.missed.insert(id);
+                        }
+                    }
                     _ => self.look_again = true,
                 }
             }
@@ -337,8 +366,23 @@ where
         tokio::spawn(async move {
             let began = Instant::now();
             let full = crate::observe::full(&doors.engine, &doors.workspaces, places, &known).await;
-            tracing::trace!(took = ?began.elapsed(), "looked at everything");
-            let _loop_is_gone = tell.send(Inner::Observed { number, full: Box::new(full) });
+            let took = began.elapsed();
+            let _loop_is_gone = tell.send(Inner::Observed { number, took, full: Box::new(full) });
+        });
+    }
+
+    /// What was kept in the trash for its time goes, now and then.
+    fn sweep_if_due(&mut self) {
+        if Instant::now() < self.next_sweep {
+            return;
+        }
+        self.next_sweep = Instant::now() + SWEEP;
+        let doors = Arc::clone(&self.doors);
+        let keep = self.settings.trash_keep;
+        tokio::spawn(async move {
+            if let Err(error) = crate::apply::sweep_trash(&doors, keep).await {
+                tracing::warn!(%error, "the trash was not swept");
+            }
         });
     }
 
@@ -353,8 +397,9 @@ where
         let doors = Arc::clone(&self.doors);
         let tell = self.tell.clone();
         tokio::spawn(async move {
+            let began = Instant::now();
             let one = crate::observe::one(&doors.engine, &doors.workspaces, ids, place).await;
-            let _loop_is_gone = tell.send(Inner::Looked { name, one });
+            let _loop_is_gone = tell.send(Inner::Looked { name, one, began });
         });
     }
 
@@ -384,6 +429,9 @@ where
         for live in self.live.values() {
             if let Some(cancel) = &live.main {
                 cancel.cancel();
+            }
+            if let Some(record) = live.session.record.as_ref().filter(|_| live.files) {
+                self.doors.lanes.interrupt(&record.uid);
             }
         }
         self.keep_transitions().await;

@@ -6,11 +6,13 @@
 //! 3. `keep` is a session that is wanted, `end` one on its way out; `container` looks at the
 //!    container itself.
 //!
-//! What cannot be seen is not decided on: an unknown listing gives a plan without steps.
+//! What cannot be seen is not decided on: an unknown listing gives a plan that touches no container.
 
 mod container;
 mod end;
 mod keep;
+#[cfg(feature = "testing")]
+pub mod planted;
 mod scarce;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -20,8 +22,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::model::{
-    Action, Applied, Bounds, Container, Failure, Health, Look, Operation, Phase, Reason, Record,
-    Resolved, SessionName, SessionObject, SessionPlan, Source, Space, Timestamp, WorkspaceSeen,
+    Action, Applied, Bounds, Container, DesiredState, Failure, Health, Look, Operation, Phase,
+    Reason, Record, Resolved, SessionName, SessionObject, SessionPlan, Source, Space, Timestamp,
+    WorkspaceSeen,
 };
 
 pub use container::{classify_end, expected_hash};
@@ -106,6 +109,21 @@ pub struct Refused {
     pub message: String,
 }
 
+/// Why what is wanted is not taken into force, if it is not.
+pub fn refusal(one: &Session) -> Option<Refused> {
+    let Want::Present { object, resolved, .. } = &one.want else { return None };
+    if let Err(refused) = resolved {
+        return Some(refused.clone());
+    }
+    let record = one.record.as_ref().filter(|record| record.ending.is_none())?;
+    let moved = record.user != object.user || record.case != object.case;
+    moved.then(|| Refused {
+        reason: Reason::InvalidSpec,
+        message: "spec.user and spec.case of a session cannot change: delete it and make another"
+            .to_owned(),
+    })
+}
+
 /// All that is known of one session.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Session {
@@ -142,6 +160,21 @@ pub struct Input<'a> {
     pub quarantine: &'a BTreeMap<u16, Timestamp>,
     /// When the engine's present run began, if it can be told.
     pub engine_started: Option<Timestamp>,
+    /// Steps that a runner takes right now: what they take is taken, whether or not it is in a
+    /// record yet.
+    pub underway: BTreeMap<&'a SessionName, &'a [Action]>,
+}
+
+/// A port is left alone for less than this: an end further away means that the clock went back.
+const LONGEST_QUARANTINE: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
+
+impl Input<'_> {
+    /// Until when a port is left alone because somebody else holds it; `None`: it is not.
+    pub fn quarantined(&self, port: u16) -> Option<Timestamp> {
+        let until = *self.quarantine.get(&port)?;
+        let left = until.signed_duration_since(self.now);
+        (left > chrono::TimeDelta::zero() && left <= LONGEST_QUARANTINE).then_some(until)
+    }
 }
 
 /// What to do, by session.
@@ -153,14 +186,19 @@ pub fn plan(input: &Input<'_>) -> Plan {
     input
         .sessions
         .iter()
-        .map(|(name, one)| ((*name).clone(), session(input, &mut scarce, one)))
+        .map(|(name, one)| ((*name).clone(), session(input, &mut scarce, name, one)))
         .collect()
 }
 
 /// Decides for one session; what is scarce is taken from `scarce`.
-pub fn session(input: &Input<'_>, scarce: &mut Scarce, one: &Session) -> SessionPlan {
+pub fn session(
+    input: &Input<'_>,
+    scarce: &mut Scarce,
+    name: &SessionName,
+    one: &Session,
+) -> SessionPlan {
     let Some(record) = &one.record else {
-        return unadmitted(input, scarce, one);
+        return unadmitted(input, scarce, name, one);
     };
     let view = View { input, one, record };
     if record.ending.is_some() {
@@ -223,7 +261,12 @@ impl Closed {
 }
 
 /// A session that was not admitted: wanted for the first time, refused, queued, or found.
-fn unadmitted(input: &Input<'_>, scarce: &mut Scarce, one: &Session) -> SessionPlan {
+fn unadmitted(
+    input: &Input<'_>,
+    scarce: &mut Scarce,
+    name: &SessionName,
+    one: &Session,
+) -> SessionPlan {
     let containers = match &one.containers {
         Look::Known(containers) => containers,
         Look::Unknown(why) => {
@@ -233,9 +276,10 @@ fn unadmitted(input: &Input<'_>, scarce: &mut Scarce, one: &Session) -> SessionP
     match &one.want {
         Want::Held { reason, message, .. } => held(Phase::Pending, *reason, message),
         Want::Gone { .. } if containers.is_empty() => idle(Phase::Terminating, String::new()),
-        Want::Gone { .. } => idle(
+        Want::Gone { .. } => held(
             Phase::Unknown,
-            "a container of this installation has no record and no source".to_owned(),
+            Reason::SourceUnknown,
+            "a container of this installation has no record and no source",
         ),
         Want::Present { resolved: Err(refused), .. } => {
             held(Phase::Rejected, refused.reason, &refused.message)
@@ -250,10 +294,30 @@ fn unadmitted(input: &Input<'_>, scarce: &mut Scarce, one: &Session) -> SessionP
             };
             match containers.iter().max_by_key(|c| c.attempt) {
                 Some(found) => rebuild(found, first, source.clone()),
-                None => admit(input, scarce, first, source.clone()),
+                None => match owner_of_workspace(input, name, object) {
+                    Some(owner) => held(
+                        Phase::Pending,
+                        Reason::WorkspaceInUse,
+                        format!("session {owner} has the workspace of this user and case"),
+                    ),
+                    None => admit(input, scarce, first, source.clone()),
+                },
             }
         }
     }
+}
+
+/// Another session whose record holds this (user, case): one that ends must be gone first.
+fn owner_of_workspace<'a>(
+    input: &'a Input<'_>,
+    name: &SessionName,
+    object: &SessionObject,
+) -> Option<&'a SessionName> {
+    let holds = |one: &Session| {
+        one.record.as_ref().is_some_and(|r| r.user == object.user && r.case == object.case)
+    };
+    let mut all = input.sessions.iter();
+    all.find(|(other, one)| **other != name && holds(one)).map(|(other, _)| *other)
 }
 
 /// A container of ours without a record: it is taken in as it is, and only then compared.
@@ -275,8 +339,9 @@ fn rebuild(found: &Container, applied: Applied, source: Source) -> SessionPlan {
 
 /// Admits a session if there is a place for it, and plans its first steps with it.
 fn admit(input: &Input<'_>, scarce: &mut Scarce, first: Applied, source: Source) -> SessionPlan {
-    if let Err(full) = scarce.take_place(input.policy, &first.object.user) {
-        return queued(full, Vec::new());
+    let runs = first.object.state == DesiredState::Running;
+    if runs && let Err(full) = scarce.take_place(input.policy, &first.object.user) {
+        return queued(&full, Vec::new());
     }
     let mut actions = vec![Action::Admit {
         applied: Box::new(first.clone()),
@@ -329,7 +394,7 @@ fn steps(phase: Phase, cause: impl Into<String>, actions: Vec<Action>) -> Sessio
 }
 
 /// A plan that waits for a place; the steps before it can be done.
-fn queued(full: scarce::Full, actions: Vec<Action>) -> SessionPlan {
+fn queued(full: &scarce::Full, actions: Vec<Action>) -> SessionPlan {
     SessionPlan {
         reason: Some(Reason::LimitReached),
         queue: Some(full.place),

@@ -1,31 +1,71 @@
-//! stub
-use crate::model::*;
+//! Text to objects with precise complaints, class merge, limits, fingerprint, JSON Schema. Pure.
+//!
+//! 1. `parse` takes a file to [`Object`]s or [`Complaint`]s: `text` and `value` judge the leaves,
+//!    `wire` is the closed schema, `scan` refuses bombs, `complain` words what is wrong.
+//! 2. [`resolve`] merges a session into its class, checks the class's limits (`merge`) and the
+//!    operator's `allow` (`bounds`), and expands `$(NAME)` (`expand`).
+//! 3. [`fingerprint`] says whether a live container is still the wanted one.
+//!
+//! What can be judged without class and operator is judged while parsing, with line and column;
+//! the rest is a [`Refusal`], which the session's status shows.
+
+mod bounds;
+mod complain;
+mod expand;
+mod fingerprint;
+mod merge;
+mod parse;
+mod resolve;
+mod scan;
+mod schema;
+mod sources;
+#[cfg(test)]
+mod tests;
+mod text;
+mod value;
+mod wire;
+
+pub use complain::Complaint;
+pub use fingerprint::fingerprint;
+pub use parse::{FILE_MAX, Format, parse_as, parse_file};
+pub use resolve::resolve;
+pub use schema::{ObjectKind, schema};
+pub use sources::{SourceFile, Sources, read_source};
+
+use crate::model::{ClassObject, Reason, SessionObject};
+
+/// One document of a file.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Object {
+    /// `kind: Session`.
     Session(SessionObject),
+    /// `kind: SessionClass`.
     Class(ClassObject),
 }
-#[derive(Clone, Debug)]
-pub struct Refusal {
-    pub reason: Reason,
-    pub message: String,
-}
-#[derive(Clone, Debug)]
+
+/// An object and the document of its file it came from.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Located {
+    /// What was read.
     pub object: Object,
+    /// Which document of the file, from 0, empty ones counted.
+    pub document: usize,
 }
-#[derive(Clone, Debug)]
+
+/// What a file says. With complaints it is not to be acted on, though some objects are good.
+#[derive(Clone, Debug, PartialEq, Default)]
 pub struct Parsed {
+    /// The documents that could be read.
     pub objects: Vec<Located>,
-    pub complaints: Vec<String>,
+    /// What is wrong with the others; a document's first fault only.
+    pub complaints: Vec<Complaint>,
 }
-pub fn parse_file(_: &str, _: &[u8]) -> Parsed {
-    unimplemented!()
-}
-pub fn resolve(_: &SessionObject, _: &ClassObject, _: &Bounds) -> Result<Resolved, Vec<Refusal>> {
-    unimplemented!()
-}
-/// stub
-pub fn fingerprint(_: &crate::model::Resolved, image: &str, port: Option<u16>) -> String {
-    format!("{image}-{port:?}")
+
+/// Why a session cannot have what it asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// For machines: InvalidSpec, LimitExceeded or NotAllowed.
+    pub reason: Reason,
+    /// For people: the field, the value, the limit.
+    pub message: String,
 }

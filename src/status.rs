@@ -134,8 +134,10 @@ impl<'a> Scene<'a> {
         cause.strip_prefix(&reason).unwrap_or(cause).to_owned()
     }
 
+    /// It is ending, or its end is what comes next.
     fn ending(&self) -> bool {
-        self.record().is_some_and(|r| r.ending.is_some())
+        let planned = self.plan.phase == Phase::Terminating;
+        self.record().is_some_and(|r| r.ending.is_some() || planned)
     }
 
     /// The newest container of this session's uid; `None` also if the engine is not seen.
@@ -183,6 +185,8 @@ fn phase(scene: &Scene<'_>, drafts: &[conditions::Draft]) -> Phase {
     match scene.plan.phase {
         Phase::Pending if scene.record().is_none() && refused => Phase::Rejected,
         Phase::Running if !is(ConditionType::ContainerReady, Truth::True) => Phase::Starting,
+        // It answered after the plan was made and before the next one.
+        Phase::Starting if is(ConditionType::Ready, Truth::True) => Phase::Running,
         Phase::Running if drafts.iter().any(conditions::Draft::is_update) => Phase::Updating,
         Phase::Running if sync_fails || is(ConditionType::Healthy, Truth::False) => Phase::Degraded,
         phase => phase,

@@ -19,6 +19,8 @@ pub struct Book<L> {
     slots: Mutex<BTreeMap<Uid, Arc<Slot>>>,
     /// Uids by session name; two only while one of them ends.
     names: Mutex<BTreeMap<SessionName, Vec<Uid>>>,
+    /// Records whose admission failed: whether the ledger has them is not known.
+    doubtful: Mutex<Vec<Uid>>,
     events: Mutex<u64>,
     /// Past events, oldest first; shared with the API.
     pub past: Arc<Mutex<VecDeque<Event>>>,
@@ -54,6 +56,7 @@ impl<L: Ledger> Book<L> {
             ledger,
             slots: Mutex::new(slots),
             names: Mutex::new(names),
+            doubtful: Mutex::default(),
             events: Mutex::new(seq),
             past: Arc::new(Mutex::new(past)),
             live: broadcast::channel(1024).0,
@@ -94,10 +97,19 @@ impl<L: Ledger> Book<L> {
     /// Writes a new record. When this returns, a teardown is owed.
     ///
     /// # Errors
-    /// The ledger's: then there is no record.
+    /// The ledger's: then there is no record. Should the ledger have kept it all the same, the
+    /// next admission drops it, so that no session ever has two.
     pub async fn admit(&self, record: Record) -> Result<Arc<Record>, LedgerError> {
         let uid = record.uid.clone();
-        self.ledger.commit(vec![Write::Record(Box::new(record.clone()))]).await?;
+        let doubtful = std::mem::take(&mut *locked(&self.doubtful));
+        let mut batch: Vec<Write> = doubtful.iter().cloned().map(Write::DropRecord).collect();
+        batch.push(Write::Record(Box::new(record.clone())));
+        if let Err(error) = self.ledger.commit(batch).await {
+            let mut all = locked(&self.doubtful);
+            all.extend(doubtful);
+            all.push(uid);
+            return Err(error);
+        }
         let record = Arc::new(record);
         let slot = Slot::holding((*record).clone());
         locked(&self.slots).insert(uid.clone(), Arc::new(slot));

@@ -93,7 +93,10 @@ where
         if request.spec.network == Network::Docket {
             self.doors.engine.ensure_network().await?;
         }
-        match self.doors.engine.create(&request).await {
+        let permit = self.doors.lanes.engine.acquire().await;
+        let created = self.doors.engine.create(&request).await;
+        drop(permit);
+        match created {
             Ok(id) => {
                 self.touched.push(id.clone());
                 self.made = Some(id);
@@ -144,7 +147,9 @@ where
             record.ready_since = None;
         })
         .await?;
+        let permit = self.doors.lanes.engine.acquire().await;
         self.doors.engine.start(&id).await?;
+        drop(permit);
         self.change(|record| {
             record.intent = None;
             record.paused = None;
@@ -202,6 +207,7 @@ where
                 let end = classify_end(&record, &seen, detail, None);
                 self.change(|record| note_end(record, end)).await?;
             }
+            let _permit = self.doors.lanes.engine.acquire().await;
             self.doors.engine.remove(id).await?;
         }
         self.change(|record| {

@@ -1,55 +1,408 @@
-//! stub
-use crate::model::*;
-use crate::world::*;
+//! A session's files between its workspace and the store.
+//!
+//! 1. Load what the store has: one HEAD if nothing changed there.
+//! 2. Scan the workspace, and let the pure diff say what must happen.
+//! 3. New contents go to new keys. Then conflict copies get their names. Then one conditional
+//!    write swaps the manifest; a lost race begins again at 1.
+//! 4. What the store had and the workspace has not comes here; what was deleted there goes here,
+//!    once its contents are proven to be stored.
+//! 5. The new base is what both sides are now known to have.
+//!
+//! Each step can be cut off and done again. A file that cannot be read, or keeps changing, keeps
+//! its base entry and is reported; the others are committed.
+
+mod come;
+mod commit;
+mod remote;
+mod tell;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::{
+    Base, BaseEntry, FileState, FilesSeen, ManifestEntry, RelPath, Remote, Scan, SkipReason, Stamp,
+    WorkspaceSpec,
+};
+use crate::sync::{BadManifest, Context, Emptied, Plan, diff};
+use crate::workspace::{BadGlob, Excludes};
+use crate::world::{
+    Clock, Objects, Place, ScanMode, StoreError, StoreErrorKind, WorkspaceError,
+    WorkspaceErrorKind, Workspaces,
+};
+
+pub use remote::load_remote;
+
+/// Scans in a row for files that change while they are read.
+const ROUNDS: u32 = 3;
+/// Lost races for the manifest in a row before the sync is left for later.
+const RACES: u32 = 16;
+/// Transfers beside each other.
+const LANES: usize = 16;
+
+/// What can go wrong, by what may be done about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FilesErrorKind {
+    /// The store cannot be reached: try again later.
     StoreUnavailable,
+    /// The store refuses.
     StoreDenied,
+    /// The manifest is gone, or empty, though files are known: held.
     ManifestUnavailable,
+    /// An entry of the manifest is refused: nothing of it is used.
     ManifestInvalid,
+    /// An object that the manifest names is not there.
     ObjectMissing,
+    /// What came is not what was announced.
     Corrupt,
+    /// No space left here.
     NoSpace,
+    /// Another directory stands where the workspace was.
     WorkspaceReplaced,
+    /// Everything else of the workspace.
     Io,
 }
+
+/// Why files could not be synced or fetched.
 #[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct FilesError {
-    kind: FilesErrorKind,
-    message: String,
+pub enum FilesError {
+    /// The store's.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The workspace's.
+    #[error(transparent)]
+    Workspace(#[from] WorkspaceError),
+    /// There should be a manifest.
+    #[error("the manifest of {case} is gone: {why}; put it back, or a copy from manifests/")]
+    ManifestGone {
+        /// `user/case`.
+        case: String,
+        /// How that is known.
+        why: String,
+    },
+    /// The manifest is empty.
+    #[error("the manifest of {case} is not followed")]
+    Emptied {
+        /// `user/case`.
+        case: String,
+        /// How much is known.
+        #[source]
+        why: Emptied,
+    },
+    /// The manifest is refused.
+    #[error("{key} of {case} is refused")]
+    ManifestInvalid {
+        /// `user/case`.
+        case: String,
+        /// The manifest or its tree.
+        key: String,
+        /// What is wrong with it.
+        #[source]
+        why: BadManifest,
+    },
+    /// A content is not in the store.
+    #[error("`{path}`: its object `{key}` is not in the store")]
+    ObjectMissing {
+        /// The file.
+        path: RelPath,
+        /// Its key, relative to the case.
+        key: String,
+    },
+    /// A content is not what its row says.
+    #[error("`{path}`: {message}")]
+    Corrupt {
+        /// The file.
+        path: RelPath,
+        /// In which way.
+        message: String,
+    },
+    /// Others kept swapping the manifest.
+    #[error("others changed the manifest of {case} {RACES} times in a row")]
+    Contended {
+        /// `user/case`.
+        case: String,
+    },
+    /// `sync.exclude` cannot be read.
+    #[error("sync.exclude cannot be used")]
+    Exclude(#[from] BadGlob),
 }
+
 impl FilesError {
+    /// What may be done about it.
     pub fn kind(&self) -> FilesErrorKind {
-        self.kind
+        match self {
+            FilesError::Store(error) => match error.kind {
+                StoreErrorKind::Denied | StoreErrorKind::Invalid => FilesErrorKind::StoreDenied,
+                StoreErrorKind::NotFound => FilesErrorKind::ObjectMissing,
+                StoreErrorKind::Corrupt => FilesErrorKind::Corrupt,
+                StoreErrorKind::Unavailable | StoreErrorKind::SourceChanged => {
+                    FilesErrorKind::StoreUnavailable
+                }
+            },
+            FilesError::Workspace(error) => match error.kind {
+                WorkspaceErrorKind::Replaced => FilesErrorKind::WorkspaceReplaced,
+                WorkspaceErrorKind::NoSpace => FilesErrorKind::NoSpace,
+                WorkspaceErrorKind::Corrupt => FilesErrorKind::Corrupt,
+                _ => FilesErrorKind::Io,
+            },
+            FilesError::ManifestGone { .. } | FilesError::Emptied { .. } => {
+                FilesErrorKind::ManifestUnavailable
+            }
+            FilesError::ManifestInvalid { .. } => FilesErrorKind::ManifestInvalid,
+            FilesError::ObjectMissing { .. } => FilesErrorKind::ObjectMissing,
+            FilesError::Corrupt { .. } => FilesErrorKind::Corrupt,
+            FilesError::Contended { .. } => FilesErrorKind::StoreUnavailable,
+            FilesError::Exclude(_) => FilesErrorKind::Io,
+        }
     }
 }
+
+/// What a sync or a hydration leaves behind, for the caller to keep.
 #[derive(Debug)]
 pub struct Found {
+    /// What both sides are now known to have.
     pub base: Base,
+    /// Counts; `conflicts` are those of this time alone.
     pub seen: FilesSeen,
+    /// Skipped, conflicting and held files.
     pub remarks: Vec<FileState>,
 }
+
+/// How far a hydration is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Files fetched.
+    pub files: u64,
+    /// Of so many.
+    pub files_total: u64,
+    /// Bytes fetched.
+    pub bytes: u64,
+    /// Of so many.
+    pub bytes_total: u64,
+}
+
+/// The doors and the session, for one sync or hydration.
+struct Work<'a, W, O, C> {
+    workspaces: &'a W,
+    objects: &'a O,
+    clock: &'a C,
+    place: &'a Place,
+    spec: &'a WorkspaceSpec,
+    owner: (u32, u32),
+    excludes: Excludes,
+}
+
+/// What came of the effects of one round.
+#[derive(Debug, Default)]
+struct Outcome {
+    /// New base entries by path.
+    agreed: BTreeMap<RelPath, BaseEntry>,
+    /// Base entries that do not hold any more.
+    gone: BTreeSet<RelPath>,
+    /// Files here that could not be stored, and why.
+    unsent: BTreeMap<RelPath, SkipReason>,
+    /// Rows that could not come here, and why.
+    uncome: Vec<(RelPath, FilesError)>,
+    /// Conflict copies, and of what.
+    conflicts: BTreeMap<RelPath, RelPath>,
+}
+
+/// Syncs a workspace with the store, both ways. `base`: what both sides last agreed on; without
+/// it nothing is deleted on either side.
+///
+/// # Errors
+/// [`FilesError`]: what was committed before stays committed, and doing it again is safe.
+#[expect(clippy::too_many_arguments, reason = "the doors, the session, its index")]
 pub async fn sync<W: Workspaces, O: Objects, C: Clock>(
-    _w: &W,
-    _o: &O,
-    _c: &C,
-    _p: &Place,
-    _s: &WorkspaceSpec,
-    _owner: (u32, u32),
-    _b: Option<&Base>,
-    _m: ScanMode,
+    workspaces: &W,
+    objects: &O,
+    clock: &C,
+    place: &Place,
+    spec: &WorkspaceSpec,
+    owner: (u32, u32),
+    base: Option<&Base>,
+    mode: ScanMode,
 ) -> Result<Found, FilesError> {
-    unimplemented!()
+    let excludes = Excludes::new(&spec.sync_exclude)?;
+    let work = Work { workspaces, objects, clock, place, spec, owner, excludes };
+    work.sync(base, mode).await
 }
+
+/// Fetches what must be there before the start, smallest first, and notes the rest as lazy.
+/// Nothing here is overwritten but files that are as the base knows them. Can be cut off and done
+/// again.
+///
+/// # Errors
+/// [`FilesError`], after everything that could be fetched was.
 pub async fn hydrate<W: Workspaces, O: Objects, C: Clock>(
-    _w: &W,
-    _o: &O,
-    _c: &C,
-    _p: &Place,
-    _s: &WorkspaceSpec,
-    _owner: (u32, u32),
-    _b: Option<&Base>,
+    workspaces: &W,
+    objects: &O,
+    clock: &C,
+    place: &Place,
+    spec: &WorkspaceSpec,
+    owner: (u32, u32),
+    base: Option<&Base>,
 ) -> Result<Found, FilesError> {
-    unimplemented!()
+    let excludes = Excludes::new(&spec.sync_exclude)?;
+    let work = Work { workspaces, objects, clock, place, spec, owner, excludes };
+    work.hydrate(base, come::Wanted::Eager, &|_| ()).await
 }
+
+/// Fetches lazy files on request: these paths and what lies beneath them; none: all of them.
+///
+/// # Errors
+/// As [`hydrate`].
+#[expect(clippy::too_many_arguments, reason = "the doors, the session, its index")]
+pub async fn hydrate_paths<W: Workspaces, O: Objects, C: Clock>(
+    workspaces: &W,
+    objects: &O,
+    clock: &C,
+    place: &Place,
+    spec: &WorkspaceSpec,
+    owner: (u32, u32),
+    base: Option<&Base>,
+    paths: &[RelPath],
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<Found, FilesError> {
+    let excludes = Excludes::new(&spec.sync_exclude)?;
+    let work = Work { workspaces, objects, clock, place, spec, owner, excludes };
+    work.hydrate(base, come::Wanted::Paths(paths), progress).await
+}
+
+impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
+    async fn sync(&self, base: Option<&Base>, mode: ScanMode) -> Result<Found, FilesError> {
+        let mut base = base.cloned();
+        let mut conflicts = BTreeMap::new();
+        let (mut rounds, mut races) = (0, 0);
+        loop {
+            let (remote, scan, plan) = self.look(base.as_ref(), mode).await?;
+            let mut outcome = Outcome::default();
+            let swapped = self.send(&remote, &plan, &mut outcome).await;
+            conflicts.append(&mut outcome.conflicts);
+            let Some(remote) = swapped? else {
+                races += 1;
+                if races >= RACES {
+                    return Err(FilesError::Contended { case: self.case() });
+                }
+                continue;
+            };
+            self.remove_here(&plan, &mut outcome).await?;
+            self.fetch_all(&plan, &mut outcome).await?;
+            self.make_tree(&plan).await?;
+            let next = next_base(base.as_ref(), &plan, &outcome, &remote, &plan.tree);
+            rounds += 1;
+            if outcome.unsent.is_empty() || rounds >= ROUNDS {
+                outcome.conflicts = conflicts;
+                return Ok(self.tell(next, &scan, &plan, &outcome));
+            }
+            base = Some(next);
+        }
+    }
+
+    /// Loads what the store has, scans, and lets the diff decide.
+    async fn look(
+        &self,
+        base: Option<&Base>,
+        mode: ScanMode,
+    ) -> Result<(Remote, Scan, Plan), FilesError> {
+        let Place { user, case, .. } = self.place;
+        let mut remote = load_remote(self.objects, user, case, base).await?;
+        let nothing = Base::default();
+        let known = base.unwrap_or(&nothing);
+        let scan = self.workspaces.scan(self.place, self.spec, known, mode).await?;
+        self.fill_sizes(&mut remote).await?;
+        self.fill_sums(&mut remote, &scan, known).await?;
+        let plan = self.plan(base, &scan, &remote)?;
+        if !plan.changes.is_empty() {
+            tracing::debug!(case = %self.case(), plan = %plan, "sync");
+        }
+        Ok((remote, scan, plan))
+    }
+
+    fn plan(&self, base: Option<&Base>, scan: &Scan, remote: &Remote) -> Result<Plan, FilesError> {
+        let context = Context {
+            user: &self.place.user,
+            now: self.clock.now(),
+            lazy: &|size| self.is_lazy(size),
+            excluded: &|path| self.excludes.covers(path),
+            stubs: true,
+        };
+        diff(base, scan, remote, &context)
+            .map_err(|why| FilesError::Emptied { case: self.case(), why })
+    }
+
+    fn is_lazy(&self, size: u64) -> bool {
+        let files = &self.spec.files;
+        files.large != crate::model::LargeFiles::Eager && size >= files.eager_below
+    }
+
+    /// `user/case`, for people and as the prefix of keys.
+    fn case(&self) -> String {
+        format!("{}/{}", self.place.user, self.place.case)
+    }
+
+    fn key(&self, relative: &str) -> String {
+        format!("{}/{}/{relative}", self.place.user, self.place.case)
+    }
+}
+
+/// The base after a round: what is agreed, what came of the effects, and where an effect failed
+/// what was known before.
+fn next_base(
+    before: Option<&Base>,
+    plan: &Plan,
+    outcome: &Outcome,
+    remote: &Remote,
+    tree: &crate::model::Tree,
+) -> Base {
+    let mut files = plan.agreed.clone();
+    for path in plan.changes.keys() {
+        if outcome.gone.contains(path) {
+            continue;
+        }
+        let known = before.and_then(|base| base.files.get(path));
+        if let Some(entry) = known {
+            files.insert(path.clone(), entry.clone());
+        }
+    }
+    files.extend(outcome.agreed.clone());
+    let mut base = Base { etag: None, files, tree: tree.clone() };
+    if mirrors(&base, remote) {
+        base.etag.clone_from(&remote.etag);
+    }
+    base
+}
+
+/// Whether the manifest can be worked out from the base, so that its ETag alone tells that
+/// nothing changed there.
+fn mirrors(base: &Base, remote: &Remote) -> bool {
+    let same = |entry: &BaseEntry, row: &ManifestEntry| {
+        entry.storage_key == row.storage_key
+            && row.sha256.is_none_or(|sum| entry.sha256 == Some(sum))
+            && row.size.is_none_or(|size| entry.size == size)
+            && row.mode.is_none_or(|mode| entry.mode == mode)
+            && row.mtime_ns.is_none_or(|mtime| entry.mtime_ns == mtime)
+    };
+    base.tree == remote.tree
+        && base.files.len() == remote.files.len()
+        && base
+            .files
+            .iter()
+            .zip(&remote.files)
+            .all(|((path, entry), (at, row))| path == at && same(entry, row))
+}
+
+fn entry_of(row: &ManifestEntry, sha256: crate::model::Sha256, stamp: Stamp) -> BaseEntry {
+    BaseEntry {
+        sha256: Some(sha256),
+        size: stamp.size,
+        mode: row.mode.unwrap_or(FILE_MODE),
+        mtime_ns: row.mtime_ns.unwrap_or(stamp.mtime_ns),
+        storage_key: row.storage_key.clone(),
+        stamp: Some(stamp),
+    }
+}
+
+/// What a file gets whose row does not say.
+const FILE_MODE: u32 = 0o644;
+
+#[cfg(test)]
+mod tests;

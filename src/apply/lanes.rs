@@ -6,15 +6,30 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{Operation, Record, SyncKind, Uid};
+use crate::model::{Operation, Record, RelPath, SyncKind, Uid};
 use crate::world::{Clock, Engine, Ledger, Objects, ScanMode, Workspaces, Write};
 
 use super::execute::{Doors, StepError, copy_record, place};
 use super::files::{self, Found};
 
-/// The sync lanes of all sessions.
-#[derive(Debug, Default)]
-pub struct Lanes(Mutex<BTreeMap<Uid, Arc<Lane>>>);
+/// Creates, starts and removals beside each other. The engine burns a fifth of a second of cpu a
+/// published container; more than this many at once gain nothing.
+const ENGINE_ABREAST: usize = 8;
+
+/// The sync lanes of all sessions, and the engine's.
+#[derive(Debug)]
+pub struct Lanes {
+    files: Mutex<BTreeMap<Uid, Arc<Lane>>>,
+    /// A permit is held during each create, start and removal.
+    pub(super) engine: tokio::sync::Semaphore,
+}
+
+impl Default for Lanes {
+    fn default() -> Lanes {
+        let engine = tokio::sync::Semaphore::new(ENGINE_ABREAST);
+        Lanes { files: Mutex::default(), engine }
+    }
+}
 
 #[derive(Debug, Default)]
 struct Lane {
@@ -24,13 +39,13 @@ struct Lane {
 
 impl Lanes {
     fn of(&self, uid: &Uid) -> Arc<Lane> {
-        let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lanes = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(lanes.entry(uid.clone()).or_default())
     }
 
     /// Forgets a session that is over.
     pub fn forget(&self, uid: &Uid) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
 
     /// Ends the background sync of a session, if one runs: something more urgent comes.
@@ -175,7 +190,7 @@ where
 /// Fetches files on request; the answer for people.
 ///
 /// # Errors
-/// As a hydration's.
+/// As a hydration's; a path that is not one.
 pub async fn hydrate_paths<E, O, W, L, C>(
     doors: &Doors<E, O, W, L, C>,
     record: &Record,
@@ -188,7 +203,38 @@ where
     L: Ledger,
     C: Clock,
 {
-    let _ = paths;
-    hydrate(doors, record, &CancellationToken::new()).await?;
-    Ok("done".to_owned())
+    let lane = doors.lanes.of(&record.uid);
+    let _turn = lane.turn.lock().await;
+    let base = doors.book.base(&record.uid).await?;
+    let mut wanted = Vec::new();
+    for path in paths {
+        let path = RelPath::parse(path.as_bytes())
+            .map_err(|error| StepError::NotSafe(error.to_string()))?;
+        wanted.push(path);
+    }
+    if wanted.is_empty() {
+        let lazy = base.iter().flat_map(|base| &base.files).filter(|(_, e)| e.stamp.is_none());
+        wanted.extend(lazy.map(|(path, _)| path.clone()));
+    }
+    let there = place(record);
+    let found = files::hydrate_paths(
+        &doors.workspaces,
+        &doors.objects,
+        &doors.clock,
+        &there,
+        &record.applied.resolved.workspace,
+        super::execute::owner_of(record),
+        base.as_ref(),
+        &wanted,
+        &|_| (),
+    )
+    .await?;
+    let here = found
+        .base
+        .files
+        .iter()
+        .filter(|(path, entry)| entry.stamp.is_some() && wanted.contains(path));
+    let told = format!("{} of {} files are here", here.count(), wanted.len());
+    keep(doors, &record.uid, base.as_ref(), found, |_| ()).await?;
+    Ok(told)
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bollard::models::{NetworkCreateRequest, NetworkInspect};
-use bollard::query_parameters::InspectNetworkOptions;
+use bollard::query_parameters::{InspectNetworkOptions, ListNetworksOptionsBuilder};
 
 use tokio::time::Instant;
 
@@ -31,8 +31,9 @@ impl Docker {
     /// [`EngineErrorKind::Conflict`] if a network of that name is foreign or open: what to do is
     /// in the message.
     pub async fn isolation(&self) -> Result<Isolation, EngineError> {
-        let interface = self.own_network().await?;
+        // One at a time: two creates at once make two networks of one name.
         let mut known = self.shared.isolation.lock().await;
+        let interface = self.own_network().await?;
         if let Some((same, seen, outcome)) = &*known
             && *same == interface
             && seen.elapsed() < RULES_TRUSTED
@@ -87,9 +88,33 @@ impl Docker {
         let look = client.inspect_network(name, None::<InspectNetworkOptions>);
         match self.call(Op::InspectNetwork, READ, look).await {
             Ok(found) => Ok(Some(found)),
+            Err(error) if error.message.contains("ambiguous") => self.oldest_of(name).await,
             Err(error) if error.kind == EngineErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Two networks of one name are what a create that was cut off and made again may leave: the
+    /// oldest of ours stays, the others go if nobody uses them.
+    async fn oldest_of(&self, name: &str) -> Result<Option<NetworkInspect>, EngineError> {
+        let client = self.client().await?;
+        let label = format!("{LABEL_INSTALLATION}={}", self.identity.installation);
+        let filters = HashMap::from([("label".to_owned(), vec![label])]);
+        let options = ListNetworksOptionsBuilder::default().filters(&filters).build();
+        let list = client.list_networks(Some(options));
+        let mut ours = self.call(Op::InspectNetwork, READ, list).await?;
+        ours.retain(|network| network.name.as_deref() == Some(name));
+        ours.sort_by(|a, b| (&a.created, &a.id).cmp(&(&b.created, &b.id)));
+        let mut ids = ours.into_iter().filter_map(|network| network.id);
+        let Some(first) = ids.next() else { return Ok(None) };
+        for id in ids {
+            let remove = client.remove_network(&id);
+            if let Err(error) = self.call(Op::CreateNetwork, READ, remove).await {
+                tracing::debug!(%error, "a second network of our name is in use");
+            }
+        }
+        let look = client.inspect_network(&first, None::<InspectNetworkOptions>);
+        self.call(Op::InspectNetwork, READ, look).await.map(Some)
     }
 
     fn check_network(&self, name: &str, found: &NetworkInspect) -> Result<String, EngineError> {

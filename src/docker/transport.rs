@@ -36,7 +36,9 @@ pub(super) const ALLOWED: &[(&str, &str)] = &[
     ("POST", "/images/create"),
     ("GET", "/images/**/json"),
     ("POST", "/networks/create"),
+    ("GET", "/networks"),
     ("GET", "/networks/*"),
+    ("DELETE", "/networks/*"),
 ];
 
 /// Whether docket may call this endpoint.

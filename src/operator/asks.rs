@@ -30,6 +30,9 @@ where
 {
     /// Answers one question; whoever asked may be gone by then, and that is fine.
     pub(super) async fn answer(&mut self, ask: Ask) {
+        if matches!(ask, Ask::Plan(..) | Ask::Diff(..)) && !self.has_seen_all() {
+            return self.parked.push(ask);
+        }
         match ask {
             Ask::Plan(files, reply) => give(reply, self.plan_with(&files, false)),
             Ask::Diff(files, reply) => give(reply, self.plan_with(&files, true)),
@@ -61,6 +64,20 @@ where
             Ask::Rescan => {
                 let _a_rescan_is_due_already = self.mail.rescan.try_send(());
                 self.look_again = true;
+            }
+        }
+    }
+
+    /// Whether sources and engine were listed once: before, a plan would be of half a world.
+    fn has_seen_all(&self) -> bool {
+        self.sources.is_some() && (self.looks > 1 || !self.looking)
+    }
+
+    /// Answers what waited for the first look at everything.
+    pub(super) async fn answer_parked(&mut self) {
+        if !self.parked.is_empty() && self.has_seen_all() {
+            for ask in std::mem::take(&mut self.parked) {
+                self.answer(ask).await;
             }
         }
     }
@@ -127,6 +144,7 @@ where
             space: self.space.clone(),
             quarantine: &quarantine,
             engine_started: self.engine_started,
+            underway: self.underway(),
         })
     }
 
@@ -461,6 +479,18 @@ where
         self.wants.confirm(&names);
         self.reconsider();
         Ok(names.iter().map(ToString::to_string).collect())
+    }
+
+    /// Writes down whose confirmed end is still to come.
+    pub(super) fn keep_confirmed(&self) {
+        let text = serde_json::to_string(self.wants.confirmed()).unwrap_or_default();
+        let doors = Arc::clone(&self.doors);
+        tokio::spawn(async move {
+            let batch = vec![Write::Fact(CONFIRMED.to_owned(), text)];
+            if let Err(error) = doors.book.ledger().commit(batch).await {
+                tracing::warn!(%error, "confirmed ends were not kept");
+            }
+        });
     }
 
     fn doctor(&self, reply: oneshot::Sender<Answer<Vec<Finding>>>) {

@@ -11,7 +11,7 @@ use crate::model::{
     Action, Container, ContainerState, Health, Look, Network, SessionName, SyncKind,
 };
 use crate::observe::{Full, One};
-use crate::plan::{Input, Scarce, Session, Want};
+use crate::plan::{Input, Scarce, Session};
 use crate::world::{Clock, Engine, Ledger, Objects, Probe, Workspaces};
 
 use super::health::{Prober, Target};
@@ -81,6 +81,15 @@ where
         self.tend_prober(name);
     }
 
+    /// The steps that runners take right now.
+    pub(super) fn underway(&self) -> std::collections::BTreeMap<&SessionName, &[Action]> {
+        self.live
+            .iter()
+            .filter(|(_, live)| live.main.is_some())
+            .map(|(name, live)| (name, live.plan.actions.as_slice()))
+            .collect()
+    }
+
     /// Plans for what is dirty and free. The scarce is counted over everything.
     fn decide(
         &mut self,
@@ -97,6 +106,7 @@ where
             space: self.space.clone(),
             quarantine: &quarantine,
             engine_started: self.engine_started,
+            underway: self.underway(),
         };
         let mut scarce = Scarce::count(&input);
         let now = Instant::now();
@@ -105,7 +115,7 @@ where
             .filter(|(name, live)| dirty.contains(*name) && live.main.is_none())
             .filter(|(_, live)| live.not_before.is_none_or(|at| at <= now))
             .map(|(name, live)| {
-                (name.clone(), crate::plan::session(&input, &mut scarce, &live.session))
+                (name.clone(), crate::plan::session(&input, &mut scarce, name, &live.session))
             })
             .collect()
     }
@@ -213,20 +223,22 @@ where
         let looks = self.looks;
         let Some(live) = self.live.get_mut(name) else { return };
         live.main = None;
+        live.touched_at = Some(Instant::now());
+        let missed = std::mem::take(&mut live.missed);
         if ran.unknown {
             // Only a complete look that begins after this tells what became of it.
             live.trusted_from = looks + 1;
             self.look_again = true;
         }
         self.looked(name, one);
+        if !missed.is_empty() {
+            self.look_at(name.clone(), missed.into_iter().collect(), false);
+        }
         // A listing that is under way may have been made before these effects.
         if self.looking && !ran.touched.is_empty() {
             self.overtaken.insert(name.clone(), looks);
         }
         self.dirty.insert(name.clone());
-        if ran.error.is_none() && matches!(&self.live[name].session.want, Want::Gone { .. }) {
-            self.wants.ended(name);
-        }
     }
 
     /// A look at one session came back.
@@ -239,10 +251,14 @@ where
                 Look::Known(None) => {
                     self.containers.remove(&id);
                 }
-                // It stays as it was last seen, without its detail: the planner waits for it.
+                // It may be new, or changed, or gone: only a complete look tells. Until then nothing
+                // is decided, least of all that there is no container.
                 Look::Unknown(_) => {
                     if let Some(container) = self.containers.get_mut(&id) {
                         container.detail = None;
+                    }
+                    if let Some(live) = self.live.get_mut(name) {
+                        live.trusted_from = live.trusted_from.max(self.looks + 1);
                     }
                     self.look_again = true;
                 }
@@ -255,7 +271,7 @@ where
     }
 
     /// A complete look came back.
-    pub(super) fn observed(&mut self, number: u64, full: Full) {
+    pub(super) fn observed(&mut self, number: u64, took: Duration, full: Full) {
         self.looking = false;
         self.space = full.space;
         self.engine_started = full.engine_started.or(self.engine_started);
@@ -283,7 +299,8 @@ where
                     tracing::info!("the engine is seen again");
                 }
                 self.look_failures = 0;
-                self.next_look = Instant::now() + self.settings.tick;
+                // A listing may take a fiftieth of the time at most.
+                self.next_look = Instant::now() + self.settings.tick.max(took * 50);
                 self.merge(number, listed);
                 self.containers_look = Look::Known(());
                 let _nobody_listens = self.last_pass.send(Some(self.doors.clock.now()));
@@ -404,8 +421,12 @@ where
             return;
         }
         for name in &gone {
-            self.live.remove(name);
-            self.wants.ended(name);
+            if let Some(record) = self.live.remove(name).and_then(|live| live.session.record) {
+                self.doors.lanes.forget(&record.uid);
+            }
+            if self.wants.ended(name) {
+                self.keep_confirmed();
+            }
         }
         self.sessions.send_modify(|snapshot| {
             let all = Arc::make_mut(snapshot);
@@ -413,6 +434,9 @@ where
                 all.remove(name);
             }
         });
+        // Somebody may have waited for its workspace, its port or its place.
+        self.reconsider();
+        self.dirty.extend(self.live.keys().cloned());
     }
 }
 

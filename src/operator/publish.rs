@@ -55,6 +55,7 @@ where
             space: self.space.clone(),
             quarantine: &quarantine,
             engine_started: self.engine_started,
+            underway: self.underway(),
         };
         let mut drawn = BTreeMap::new();
         for name in dirty {

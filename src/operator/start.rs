@@ -7,7 +7,7 @@ use crate::apply::{Book, notes};
 use crate::model::{Health, Look, Reason, SessionName, Uid};
 use crate::plan::{Session, Want};
 use crate::world::{
-    Clock, Contents, Engine, Ledger, LedgerError, Objects, Probe, Workspaces, Write,
+    Clock, Contents, Engine, Ledger, LedgerError, Objects, Probe, REBUILT, Workspaces, Write,
 };
 
 use super::Operator;
@@ -59,6 +59,10 @@ pub async fn rebuild<L: Ledger, W: Workspaces>(
             continue;
         }
         take_back(&book, &uid, &bytes, now).await?;
+    }
+    if contents.rebuilt.is_some() {
+        // Only now: an end before this begins rebuilding again.
+        book.ledger().commit(vec![Write::Fact(REBUILT.to_owned(), now.to_rfc3339())]).await?;
     }
     let confirmed = contents
         .facts
@@ -143,6 +147,8 @@ where
             main: None,
             files: false,
             trusted_from: number,
+            touched_at: None,
+            missed: BTreeSet::new(),
             repeats: 0,
             not_before: None,
             prober: None,

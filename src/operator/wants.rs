@@ -18,6 +18,7 @@ use crate::model::{
 };
 use crate::plan::{Refused, Want};
 use crate::spec::Object;
+pub use crate::spec::{SourceFile, Sources};
 use crate::world::{Clock, Engine, Ledger, Objects, Probe, Workspaces};
 
 use super::handle::{Answer, Refusal, SourceView};
@@ -33,33 +34,6 @@ pub struct PruneGuard {
     pub at_least: u32,
     /// And so many per cent of all that files own.
     pub percent: u32,
-}
-
-/// One file of the watched directory.
-#[derive(Clone, Debug, PartialEq)]
-pub enum SourceFile {
-    /// It parses as a whole.
-    Parsed {
-        /// Its objects.
-        objects: Vec<Object>,
-        /// Short hash of its contents.
-        revision: String,
-    },
-    /// It does not: `file:line:column: message` each.
-    Invalid(Vec<String>),
-    /// It is there and cannot be read.
-    Unreadable(String),
-}
-
-/// A complete listing of the watched directory, or why there is none.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sources {
-    /// Where it is, for people.
-    pub root: String,
-    /// Why nothing may be concluded, if so.
-    pub trouble: Option<String>,
-    /// Files by path relative to the root.
-    pub files: BTreeMap<String, SourceFile>,
 }
 
 /// What a listing has to be compared with.
@@ -114,13 +88,11 @@ impl Wants {
         self.decided.keys().cloned().collect()
     }
 
-    /// A session is over: nothing of it is remembered.
-    pub(super) fn ended(&mut self, name: &SessionName) {
-        if matches!(self.decided.get(name), Some(Want::Gone { .. })) {
-            self.decided.remove(name);
-            self.vanished.remove(name);
-            self.confirmed.remove(name);
-        }
+    /// A session is over: nothing of it is remembered. Whether its end had been confirmed.
+    pub(super) fn ended(&mut self, name: &SessionName) -> bool {
+        self.decided.remove(name);
+        self.vanished.remove(name);
+        self.confirmed.remove(name)
     }
 
     pub(super) fn confirmed(&self) -> &BTreeSet<SessionName> {

@@ -14,6 +14,8 @@ use super::{Closed, View, held, queued, steps};
 
 /// How often a new spec may end before it was ready until it is rolled back.
 const ENDS_BEFORE_ROLLBACK: u32 = 3;
+/// How often limits may fail to change in place until the container is replaced.
+const UPDATES_BEFORE_REPLACEMENT: u32 = 3;
 /// A session with this many failures in a row is in a crash loop.
 const CRASH_LOOP: u32 = 3;
 
@@ -43,28 +45,37 @@ pub fn expected_hash(record: &Record) -> Option<String> {
     Some(crate::spec::fingerprint(&applied.resolved, &image.id, record.port))
 }
 
-/// Stops what runs, syncs what it left (by checksum), removes all. The order that loses nothing.
+/// Stops what runs, syncs what it left (by checksum), removes all. The order that loses nothing;
+/// a store that fails holds up the removal and never the stop.
 pub(super) fn take_down(
     view: &View<'_>,
     own: &Own<'_>,
-    reason: Reason,
-    finally: bool,
     actions: &mut Vec<Action>,
-) {
+) -> Result<(), Closed> {
     let alive: Vec<&Container> = own.all().filter(|c| is_alive(c)).collect();
-    if finally && alive.iter().any(|c| c.state == ContainerState::Running) && can_sync(view) {
+    if !alive.is_empty() {
+        view.gate(Operation::Stop)?;
+        sync_before_stop(view, &alive, actions);
+        actions.extend(alive.iter().map(|c| stop(view, c, Reason::Requested)));
+    }
+    let wrote = own.current.is_some_and(|c| c.state != ContainerState::Created);
+    if wrote && can_sync(view) {
+        view.gate(Operation::Sync)?;
+        actions.push(Action::Sync { kind: SyncKind::Final });
+    }
+    if own.current.is_some() {
+        view.gate(Operation::Remove)?;
+    }
+    let there = own.all().filter(|c| c.state != ContainerState::Removing);
+    actions.extend(there.map(remove));
+    Ok(())
+}
+
+/// One attempt while it still runs, if the store is not known to fail.
+fn sync_before_stop(view: &View<'_>, alive: &[&Container], actions: &mut Vec<Action>) {
+    let runs = alive.iter().any(|c| c.state == ContainerState::Running);
+    if runs && can_sync(view) && view.gate(Operation::Sync).is_ok() {
         actions.push(Action::Sync { kind: SyncKind::PreStop });
-    }
-    for container in &alive {
-        actions.push(stop(view, container, reason));
-    }
-    let wrote = |c: &Container| c.state != ContainerState::Created;
-    if own.current.is_some_and(wrote) && can_sync(view) {
-        let kind = if finally { SyncKind::Final } else { SyncKind::Background };
-        actions.push(Action::Sync { kind });
-    }
-    for container in own.all().filter(|c| c.state != ContainerState::Removing) {
-        actions.push(remove(container));
     }
 }
 
@@ -113,15 +124,23 @@ pub(super) fn run(
     own: &Own<'_>,
     mut actions: Vec<Action>,
 ) -> SessionPlan {
-    for old in &own.left_over {
-        if is_alive(old) {
-            actions.push(stop(view, old, Reason::Requested));
+    let mut old = Vec::new();
+    for container in &own.left_over {
+        if is_alive(container) {
+            old.push(stop(view, container, Reason::Requested));
         }
-        if old.state != ContainerState::Removing {
-            actions.push(remove(old));
+        if container.state != ContainerState::Removing {
+            old.push(remove(container));
         }
     }
+    if let Err(closed) = gate_of(view, &old) {
+        return meanwhile(view, own, blocked(Phase::Updating, &closed));
+    }
+    actions.extend(old);
     let Some(current) = own.current else {
+        if view.record.ready_since.is_some() {
+            actions.push(Action::NoteNotReady);
+        }
         return make(view, scarce, actions, "there is no container");
     };
     if let Some(cause) = must_be_replaced(view, current, &actions) {
@@ -155,17 +174,19 @@ fn must_be_replaced(
     before: &[Action],
 ) -> Option<&'static str> {
     let record = view.record;
+    let resolves = before.iter().any(|a| matches!(a, Action::ResolveImage { .. }));
+    if record.applied.image.is_none() && !resolves {
+        // Its successor cannot be made.
+        return None;
+    }
     if record.restart_after.is_some_and(|attempt| current.attempt <= attempt) {
         return Some("a restart was asked for");
     }
     if before.iter().any(|a| matches!(a, Action::LeasePort { .. })) {
         return Some("its port changed");
     }
-    let expected = match expected_hash(record) {
-        Some(expected) => expected,
-        // The image will be resolved in this very plan: only then can it be told.
-        None => return None,
-    };
+    // The image will be resolved in this very plan: only then can it be told.
+    let expected = expected_hash(record)?;
     let strategy = record.applied.resolved.update.strategy;
     if current.spec_hash != expected {
         return match strategy {
@@ -173,10 +194,18 @@ fn must_be_replaced(
             _ => Some("its spec changed"),
         };
     }
-    if strategy == UpdateStrategy::Recreate && limits_differ(view, current) {
-        return Some("its limits changed");
+    if !limits_differ(view, current) {
+        return None;
     }
-    None
+    match (strategy, record.failures.get(&Operation::Update)) {
+        (UpdateStrategy::Recreate, _) => Some("its limits changed"),
+        (UpdateStrategy::InPlaceOrRecreate, Some(failure))
+            if failure.terminal || failure.count >= UPDATES_BEFORE_REPLACEMENT =>
+        {
+            Some("its limits cannot be changed in place")
+        }
+        _ => None,
+    }
 }
 
 fn limits_differ(view: &View<'_>, current: &Container) -> bool {
@@ -184,7 +213,8 @@ fn limits_differ(view: &View<'_>, current: &Container) -> bool {
     current.detail.as_ref().is_some_and(|detail| detail.resources != wanted)
 }
 
-/// A new container in place of the one that is there.
+/// A new container in place of the one that is there. What runs is not taken down before the new
+/// one may be made.
 fn replace(
     view: &View<'_>,
     scarce: &mut Scarce,
@@ -192,18 +222,43 @@ fn replace(
     mut actions: Vec<Action>,
     cause: &str,
 ) -> SessionPlan {
-    if let Err(closed) = view.gate(Operation::Create).and_then(|()| view.gate(Operation::Start)) {
-        return give_up_or_wait(view, closed, Phase::Updating);
+    let mut made = make(view, scarce, actions.clone(), cause);
+    let creates = |action: &Action| matches!(action, Action::CreateContainer { .. });
+    let Some(first) = made.actions.iter().position(creates) else {
+        let runs = own.current.is_some_and(is_alive);
+        if made.phase == Phase::Pending && runs {
+            made.phase = Phase::Updating;
+        }
+        return meanwhile(view, own, made);
+    };
+    let alive: Vec<&Container> = own.current.into_iter().filter(|c| is_alive(c)).collect();
+    sync_before_stop(view, &alive, &mut actions);
+    actions.extend(alive.iter().map(|c| stop(view, c, Reason::Updating)));
+    actions.extend(own.current.filter(|c| c.state != ContainerState::Removing).map(remove));
+    if let Err(closed) = gate_of(view, &actions) {
+        return meanwhile(view, own, blocked(Phase::Updating, &closed));
     }
-    if view.record.ready_since.is_some() {
-        actions.push(Action::NoteNotReady);
+    actions.extend(made.actions.drain(first..));
+    SessionPlan { phase: Phase::Updating, actions, ..made }
+}
+
+/// Something stands in the way of what is wanted: what runs is watched on.
+pub(super) fn meanwhile(view: &View<'_>, own: &Own<'_>, waits: SessionPlan) -> SessionPlan {
+    let Some(current) = own.current.filter(|c| c.state == ContainerState::Running) else {
+        return waits;
+    };
+    let rolls_back = waits.actions.iter().any(|a| matches!(a, Action::RollBack { .. }));
+    if rolls_back {
+        return waits;
     }
-    let lone = Own { current: own.current, left_over: Vec::new() };
-    take_down(view, &lone, Reason::Updating, false, &mut actions);
-    let mut plan = make(view, scarce, actions, cause);
-    if plan.phase == Phase::Starting {
-        plan.phase = Phase::Updating;
-    }
+    let watched = watch(view, current, waits.actions);
+    let phase = match (watched.phase, waits.phase) {
+        (Phase::Running, Phase::Updating) => Phase::Updating,
+        (Phase::Running, _) => Phase::Degraded,
+        (phase, _) => phase,
+    };
+    let mut plan = SessionPlan { phase, actions: watched.actions, ..waits };
+    wake(&mut plan, watched.wake_at);
     plan
 }
 
@@ -223,15 +278,18 @@ fn make(
             Some(failure) if failure.count >= CRASH_LOOP => Phase::CrashLoop,
             _ => Phase::Starting,
         };
-        let mut plan = give_up_or_wait(view, closed, phase);
+        let mut plan = give_up_or_wait(view, &closed, phase);
         plan.actions.splice(0..0, actions);
         return plan;
+    }
+    if let Err(full) = scarce.keep_place(&view.record.name) {
+        return queued(&full, actions);
     }
     if let Some(short) = short_of_space(view) {
         return SessionPlan { actions, ..short };
     }
-    if let Err(full) = scarce.take_start(view.input.policy) {
-        return queued(full, actions);
+    if let Err(full) = scarce.take_start(view.input.policy, &view.record.name) {
+        return queued(&full, actions);
     }
     let port = actions
         .iter()
@@ -264,10 +322,16 @@ fn start(
     restart: bool,
 ) -> SessionPlan {
     if let Err(closed) = view.gate(Operation::Start) {
-        return give_up_or_wait(view, closed, Phase::Starting);
+        return give_up_or_wait(view, &closed, Phase::Starting);
     }
-    if !restart && let Err(full) = scarce.take_start(view.input.policy) {
-        return queued(full, actions);
+    if let Err(full) = scarce.keep_place(&view.record.name) {
+        return queued(&full, actions);
+    }
+    if !restart && let Some(short) = short_of_space(view) {
+        return SessionPlan { actions, ..short };
+    }
+    if let Err(full) = scarce.take_start(view.input.policy, &view.record.name) {
+        return queued(&full, actions);
     }
     actions.push(Action::StartContainer { target: Target::Seen(current.id.clone()), restart });
     let phase = if restart { Phase::Restarting } else { Phase::Starting };
@@ -275,7 +339,7 @@ fn start(
 }
 
 /// A closed gate: back to the last good spec if the new one cannot get ready, else wait.
-fn give_up_or_wait(view: &View<'_>, closed: Closed, phase: Phase) -> SessionPlan {
+fn give_up_or_wait(view: &View<'_>, closed: &Closed, phase: Phase) -> SessionPlan {
     let tried = [Operation::Create, Operation::Start, Operation::Run]
         .iter()
         .filter_map(|op| view.record.failures.get(op))
@@ -286,15 +350,15 @@ fn give_up_or_wait(view: &View<'_>, closed: Closed, phase: Phase) -> SessionPlan
         || closed.reason == Reason::StartupTimeout
         || tried >= ENDS_BEFORE_ROLLBACK;
     if hopeless && may_roll_back(view.record) {
-        let message = format!("{}: {}", closed.reason, closed.message);
-        return steps(
-            Phase::Updating,
-            "the new spec never got ready",
-            vec![Action::RollBack { message }],
-        );
+        return roll_back(closed.reason, &closed.message);
     }
     let phase = if closed.until.is_none() { Phase::Failed } else { phase };
-    blocked(phase, &closed)
+    blocked(phase, closed)
+}
+
+fn roll_back(reason: Reason, message: &str) -> SessionPlan {
+    let message = format!("{reason}: {message}");
+    steps(Phase::Updating, "the new spec never got ready", vec![Action::RollBack { message }])
 }
 
 pub(super) fn may_roll_back(record: &Record) -> bool {
@@ -328,9 +392,13 @@ fn over_quota(view: &View<'_>) -> bool {
 fn watch(view: &View<'_>, current: &Container, mut actions: Vec<Action>) -> SessionPlan {
     let record = view.record;
     let Some(detail) = &current.detail else {
-        return steps(Phase::Starting, "its container was not inspected yet", actions);
+        let phase = match record.ready_since {
+            Some(_) => Phase::Running,
+            None => Phase::Starting,
+        };
+        return steps(phase, "its container was not inspected yet", actions);
     };
-    if over_quota(view) {
+    if over_quota(view) && view.gate(Operation::Update).is_ok() {
         actions
             .push(Action::PauseContainer { id: current.id.clone(), reason: Reason::DiskPressure });
         return SessionPlan { actions, ..disk_pressure() };
@@ -354,26 +422,34 @@ fn health(
     let spec = &record.applied.resolved;
     let has_probe = spec.container.port != 0;
     let bound = !has_probe || detail.published.is_some();
+    // A start after it was ready is somebody else's: it has its startup budget anew.
+    let again = |since| detail.started_at.is_some_and(|started| started > since);
+    let was_ready = record.ready_since.is_some_and(|since| !again(since));
     match &view.one.health {
-        _ if !has_probe => ready(view, actions),
-        Health::Passing if bound => ready(view, actions),
+        _ if !has_probe => ready(view, current, actions),
+        Health::Passing if bound => ready(view, current, actions),
         Health::Passing => {
             steps(Phase::Starting, "its port is not published as the engine sees it", actions)
         }
-        Health::Failing { count, message }
-            if record.ready_since.is_some() && *count >= spec.health.failures =>
-        {
-            actions.push(Action::NoteNotReady);
+        Health::Failing { count, message } if was_ready && *count >= spec.health.failures => {
+            if let Err(closed) = view.gate(Operation::Stop) {
+                return SessionPlan { actions, ..blocked(Phase::Degraded, &closed) };
+            }
             actions.push(stop(view, current, Reason::Unhealthy));
             steps(Phase::Restarting, format!("{count} probes failed: {message}"), actions)
         }
-        Health::Failing { message, .. } if record.ready_since.is_some() => {
+        Health::Failing { message, .. } if was_ready => {
             steps(Phase::Degraded, format!("a probe failed: {message}"), actions)
         }
-        _ if record.ready_since.is_some() => {
+        Health::Unknown if was_ready => {
             steps(Phase::Running, "its health is not known yet", actions)
         }
-        seen => starting(view, current, seen, actions),
+        seen => {
+            if record.ready_since.is_some() {
+                actions.push(Action::NoteNotReady);
+            }
+            starting(view, current, seen, actions)
+        }
     }
 }
 
@@ -396,18 +472,22 @@ fn starting(
         Health::Unknown | Health::Passing => "no probe was answered".to_owned(),
     };
     let message = format!("no 200 within {}s: {last}", budget.as_secs());
-    if view.gate(Operation::Stop).is_ok() {
-        actions.push(stop(view, current, Reason::StartupTimeout));
+    if let Err(closed) = view.gate(Operation::Stop) {
+        return SessionPlan { actions, ..blocked(Phase::Restarting, &closed) };
     }
+    actions.push(stop(view, current, Reason::StartupTimeout));
     SessionPlan { actions, ..held(Phase::Restarting, Reason::StartupTimeout, message) }
 }
 
-fn ready(view: &View<'_>, mut actions: Vec<Action>) -> SessionPlan {
+fn ready(view: &View<'_>, current: &Container, mut actions: Vec<Action>) -> SessionPlan {
     let record = view.record;
     let generation = record.applied.generation;
-    let pending = expected_hash(record).is_none();
+    // What answers must be of this generation, or the last good spec would be forgotten.
+    let strategy = record.applied.resolved.update.strategy;
+    let of_spec = strategy == UpdateStrategy::Never
+        || expected_hash(record).is_some_and(|hash| hash == current.spec_hash);
     let since = record.ready_since;
-    if since.is_none() || (record.ready_generation != generation && !pending) {
+    if of_spec && (since.is_none() || record.ready_generation != generation) {
         actions.push(Action::NoteReady { generation });
     }
     let mut plan = steps(Phase::Running, "", actions);
@@ -452,14 +532,21 @@ fn ended(
         RestartPolicy::OnFailure => failed,
         RestartPolicy::Never => matches!(end.reason, Reason::EngineRestart | Reason::Requested),
     };
+    let tries = record.failures.get(&Operation::Run).map_or(0, |failure| failure.count);
+    let hopeless = !again || end.reason == Reason::StartupTimeout || tries >= ENDS_BEFORE_ROLLBACK;
+    if hopeless && may_roll_back(record) {
+        let message = record.failures.get(&Operation::Run).map(|failure| failure.message.as_str());
+        return roll_back(end.reason, message.unwrap_or("it ended"));
+    }
     if !again {
         let phase = if failed { Phase::Failed } else { Phase::Stopped };
-        return steps(phase, format!("{}: its restart policy is {policy:?}", end.reason), actions);
+        let message = format!("its restart policy is {policy:?}");
+        return SessionPlan { actions, ..held(phase, end.reason, message) };
     }
     if let Err(closed) = view.gate(Operation::Run) {
         let loops = record.failures.get(&Operation::Run).is_some_and(|f| f.count >= CRASH_LOOP);
         let phase = if loops { Phase::CrashLoop } else { Phase::Restarting };
-        return give_up_or_wait(view, closed, phase);
+        return give_up_or_wait(view, &closed, phase);
     }
     start(view, scarce, current, actions, true)
 }
@@ -467,9 +554,6 @@ fn ended(
 /// What is written down about an end, before anything is done about it.
 fn note_end(record: &Record, end: Termination) -> Vec<Action> {
     let mut actions = Vec::new();
-    if record.ready_since.is_some() {
-        actions.push(Action::NoteNotReady);
-    }
     let counted = !matches!(end.reason, Reason::Requested | Reason::EngineRestart);
     let message = match end.exit_code {
         Some(code) => format!("ended with exit code {code}"),
@@ -502,6 +586,8 @@ pub fn classify_end(
         .intent
         .as_ref()
         .filter(|i| i.operation == Operation::Stop && i.attempt == container.attempt)
+        // A stop asked for before this start is an old story.
+        .filter(|i| detail.started_at.is_none_or(|started| started <= i.at))
         .map(|intent| match intent.reason {
             reason @ (Reason::Unhealthy | Reason::StartupTimeout) => reason,
             _ => Reason::Requested,

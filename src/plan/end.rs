@@ -6,7 +6,7 @@ use crate::model::{
     Action, Container, ContainerState, Look, Operation, Phase, Reason, Scope, SessionPlan, SyncKind,
 };
 
-use super::container::{self, Own, is_alive};
+use super::container::{self, is_alive};
 use super::keep::blocked;
 use super::{View, held, idle, steps, unseen};
 
@@ -45,12 +45,11 @@ fn teardown(
     actions: &mut Vec<Action>,
 ) -> Result<(), Box<SessionPlan>> {
     let stuck = |closed: &super::Closed| Box::new(blocked(Phase::Terminating, closed));
-    let own = Own::of(view.record, containers);
+    // Every container under this name: one of a lost record could still write to the workspace.
     let ending = view.record.ending.as_ref();
     let discard = ending.is_some_and(|e| e.discard);
     let synced = ending.is_some_and(|e| e.final_synced);
-    let alive: Vec<&Container> =
-        own.left_over.iter().copied().chain(own.current).filter(|c| is_alive(c)).collect();
+    let alive: Vec<&Container> = containers.iter().filter(|c| is_alive(c)).collect();
 
     let has_files = view.record.has_files();
     let pre_synced = ending.is_some_and(|e| e.pre_synced);
@@ -66,8 +65,8 @@ fn teardown(
         actions.push(Action::Sync { kind: SyncKind::Final });
     }
     view.gate(Operation::Remove).map_err(|closed| stuck(&closed))?;
-    let all = own.left_over.iter().copied().chain(own.current);
-    actions.extend(all.filter(|c| c.state != ContainerState::Removing).map(container::remove));
+    let there = containers.iter().filter(|c| c.state != ContainerState::Removing);
+    actions.extend(there.map(container::remove));
     directory(view, discard, synced, has_files, actions, &stuck)?;
     actions.push(Action::DropRecord);
     Ok(())
@@ -115,12 +114,16 @@ fn directory(
     actions: &mut Vec<Action>,
     stuck: &impl Fn(&super::Closed) -> Box<SessionPlan>,
 ) -> Result<(), Box<SessionPlan>> {
-    let Some(id) = view.record.workspace else { return Ok(()) };
+    let Some(id) = view.record.workspace else {
+        return unrecorded_directory(view, actions, stuck);
+    };
     view.gate(Operation::Cleanup).map_err(|closed| stuck(&closed))?;
     let replaced = matches!(&view.one.workspace, Look::Known(Some(seen)) if seen.id != id);
     let trashed = view.record.ending.as_ref().is_some_and(|e| e.trashed);
     if !trashed && !replaced {
-        if has_files && !discard && synced && shared(view) {
+        let here = matches!(view.one.workspace, Look::Known(Some(_)));
+        if here && has_files && !discard && synced && shared(view) {
+            view.gate(Operation::Sync).map_err(|closed| stuck(&closed))?;
             actions.push(Action::Sync { kind: SyncKind::Final });
         }
         actions.push(Action::TrashWorkspace);
@@ -130,6 +133,26 @@ fn directory(
         actions.push(Action::EmptyTrash);
     }
     Ok(())
+}
+
+/// A directory that was made for this very session and never got into its record: nothing ran in
+/// it, and nobody else will remove it.
+fn unrecorded_directory(
+    view: &View<'_>,
+    actions: &mut Vec<Action>,
+    stuck: &impl Fn(&super::Closed) -> Box<SessionPlan>,
+) -> Result<(), Box<SessionPlan>> {
+    match &view.one.workspace {
+        Look::Unknown(why) => {
+            Err(Box::new(idle(Phase::Terminating, format!("the workspace is not seen: {why}"))))
+        }
+        Look::Known(Some(seen)) if seen.uid.as_ref() == Some(&view.record.uid) => {
+            view.gate(Operation::Cleanup).map_err(|closed| stuck(&closed))?;
+            actions.extend([Action::TrashWorkspace, Action::EmptyTrash]);
+            Ok(())
+        }
+        Look::Known(_) => Ok(()),
+    }
 }
 
 /// Whether another container of the user can still write to this workspace.

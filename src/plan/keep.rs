@@ -15,7 +15,10 @@ pub(super) fn keep(view: &View<'_>, scarce: &mut Scarce) -> SessionPlan {
     let containers = match &view.one.containers {
         Look::Known(containers) => containers,
         Look::Unknown(why) => {
-            return unseen(Phase::Unknown, why);
+            // What is seen is the workspace: edits go on being stored.
+            let mut plan = unseen(Phase::Unknown, why);
+            add_background_sync(view, &mut plan);
+            return plan;
         }
     };
     if let Some(plan) = stray(view, containers) {
@@ -25,7 +28,7 @@ pub(super) fn keep(view: &View<'_>, scarce: &mut Scarce) -> SessionPlan {
     if let Some(adopted) = adoption(view, scarce, &own) {
         return adopted;
     }
-    let mut plan = match lifecycle(view) {
+    let mut plan = match lifecycle(view, scarce) {
         Lifecycle::Suspended => idle(Phase::Suspended, "left alone on request"),
         Lifecycle::Stopped(reason) => stopped(view, &own, reason),
         Lifecycle::Expired(reason) => {
@@ -54,6 +57,9 @@ fn stray(view: &View<'_>, containers: &[Container]) -> Option<SessionPlan> {
     if stray.state != ContainerState::Removing {
         actions.push(Action::RemoveContainer { id: stray.id.clone(), attempt: stray.attempt });
     }
+    if let Err(closed) = container::gate_of(view, &actions) {
+        return Some(blocked(Phase::Preparing, &closed));
+    }
     Some(steps(Phase::Preparing, cause, actions))
 }
 
@@ -64,7 +70,7 @@ enum Lifecycle {
     Suspended,
 }
 
-fn lifecycle(view: &View<'_>) -> Lifecycle {
+fn lifecycle(view: &View<'_>, scarce: &mut Scarce) -> Lifecycle {
     let record = view.record;
     if record.wanted_suspend() {
         return Lifecycle::Suspended;
@@ -77,7 +83,7 @@ fn lifecycle(view: &View<'_>) -> Lifecycle {
     }
     let age = record.applied.resolved.lifetime.max_age;
     let over = record.active_since.and_then(|since| since.checked_add_signed(delta(age)));
-    if !age.is_zero() && over.is_some_and(|over| over <= view.now()) {
+    if !age.is_zero() && over.is_some_and(|over| over <= view.now()) && scarce.take_expiry() {
         return Lifecycle::Expired(Reason::Expired);
     }
     Lifecycle::Running
@@ -94,6 +100,9 @@ fn adoption(view: &View<'_>, scarce: &mut Scarce, own: &Own<'_>) -> Option<Sessi
     else {
         return None;
     };
+    if super::refusal(view.one).is_some() {
+        return None;
+    }
     let applied = &view.record.applied;
     let object_changed = object.hash != applied.object.hash;
     let written_anew = object.raw != applied.object.raw || *source != view.record.source;
@@ -115,7 +124,11 @@ fn adoption(view: &View<'_>, scarce: &mut Scarce, own: &Own<'_>) -> Option<Sessi
             Rollout::OnNextStart => own.current.is_none(),
             Rollout::Immediate => {
                 own.current.is_none()
-                    || scarce.take_update(&resolved.class, resolved.update.max_concurrent)
+                    || scarce.take_update(
+                        &resolved.class,
+                        resolved.update.max_concurrent,
+                        &view.record.name,
+                    )
             }
         };
         if !now && !written_anew {
@@ -160,26 +173,27 @@ fn adopt(view: &View<'_>, resolved: crate::model::Resolved, class_hash: String) 
 /// No container is wanted: stop, sync what it left, remove.
 fn stopped(view: &View<'_>, own: &Own<'_>, reason: Reason) -> SessionPlan {
     let mut actions = Vec::new();
-    container::take_down(view, own, Reason::Requested, true, &mut actions);
-    if let Err(closed) = container::gate_of(view, &actions) {
-        return blocked(Phase::Stopped, &closed);
+    if view.record.ready_since.is_some() && own.current.is_none() {
+        actions.push(Action::NoteNotReady);
     }
-    if view.record.ready_since.is_some() {
-        actions.insert(0, Action::NoteNotReady);
+    match container::take_down(view, own, &mut actions) {
+        Ok(()) => steps(Phase::Stopped, reason.to_string(), actions),
+        Err(closed) => SessionPlan { actions, ..blocked(Phase::Stopped, &closed) },
     }
-    steps(Phase::Stopped, format!("{reason}"), actions)
 }
 
-/// A container is wanted: what it needs first, then the container itself.
+/// A container is wanted: what it needs first, then the container itself. Where something stands
+/// in the way, one that already runs goes on being watched.
 fn running(view: &View<'_>, scarce: &mut Scarce, own: &Own<'_>) -> SessionPlan {
     let mut actions = Vec::new();
-    if let Err(plan) = prepare(view, scarce, own, &mut actions) {
-        return *plan;
+    match prepare(view, scarce, own, &mut actions) {
+        Ok(()) => container::run(view, scarce, own, actions),
+        Err(plan) => container::meanwhile(view, own, *plan),
     }
-    container::run(view, scarce, own, actions)
 }
 
-/// Everything a container needs: workspace, files, port, image. `Err` is the whole plan where
+/// Everything a container needs: port, image, workspace, files. The port first: a lease that
+/// waits behind a long step is one that two sessions may be given. `Err` is the whole plan where
 /// something stands in the way.
 fn prepare(
     view: &View<'_>,
@@ -187,18 +201,26 @@ fn prepare(
     own: &Own<'_>,
     actions: &mut Vec<Action>,
 ) -> Result<(), Box<SessionPlan>> {
-    image(view, own, actions).map_err(|plan| Box::new(settled(view, own, plan)))?;
-    workspace(view, actions).map_err(|plan| Box::new(settled(view, own, plan)))?;
-    port(view, scarce, actions).map_err(|plan| Box::new(settled(view, own, plan)))?;
+    port(view, scarce, actions)?;
+    image(view, own, actions)?;
+    workspace(view, actions)?;
     Ok(())
 }
 
 /// The image first: who owns the workspace may depend on its `USER`, and a missing image leaves
 /// no half session behind. A container that still runs goes on while its successor's image is
 /// missing.
-fn image(view: &View<'_>, own: &Own<'_>, actions: &mut Vec<Action>) -> Result<(), SessionPlan> {
+fn image(
+    view: &View<'_>,
+    own: &Own<'_>,
+    actions: &mut Vec<Action>,
+) -> Result<(), Box<SessionPlan>> {
     let applied = &view.record.applied;
-    if applied.image.is_some() {
+    let create = view.record.failures.get(&Operation::Create);
+    let vanished = own.current.is_none()
+        && create.is_some_and(|failure| failure.reason == Reason::ImageMissing)
+        && view.gate(Operation::Create).is_ok();
+    if applied.image.is_some() && !vanished {
         return Ok(());
     }
     let Err(closed) = view.gate(Operation::Image) else {
@@ -213,22 +235,13 @@ fn image(view: &View<'_>, own: &Own<'_>, actions: &mut Vec<Action>) -> Result<()
     }
     if container::may_roll_back(view.record) {
         let message = format!("{}: {}", closed.reason, closed.message);
-        return Err(steps(
+        return Err(Box::new(steps(
             Phase::Updating,
             "the new image cannot be had",
             vec![Action::RollBack { message }],
-        ));
+        )));
     }
-    Err(waiting(actions, &closed))
-}
-
-/// A plan that waits: a container that already runs goes on being watched meanwhile.
-fn settled(view: &View<'_>, own: &Own<'_>, plan: SessionPlan) -> SessionPlan {
-    let alive = own.current.is_some_and(|c| c.state == ContainerState::Running);
-    if alive && view.record.ready_since.is_some() {
-        return SessionPlan { phase: Phase::Degraded, ..plan };
-    }
-    plan
+    Err(Box::new(waiting(actions, &closed)))
 }
 
 fn waiting(actions: &mut Vec<Action>, closed: &Closed) -> SessionPlan {
@@ -236,25 +249,27 @@ fn waiting(actions: &mut Vec<Action>, closed: &Closed) -> SessionPlan {
     SessionPlan { actions: std::mem::take(actions), ..blocked(phase, closed) }
 }
 
-fn workspace(view: &View<'_>, actions: &mut Vec<Action>) -> Result<(), SessionPlan> {
+fn workspace(view: &View<'_>, actions: &mut Vec<Action>) -> Result<(), Box<SessionPlan>> {
     let record = view.record;
     let seen = match &view.one.workspace {
         Look::Known(seen) => seen,
         Look::Unknown(why) => {
-            return Err(idle(Phase::Unknown, format!("the workspace is not seen: {why}")));
+            let message = format!("the workspace is not seen: {why}");
+            return Err(Box::new(held(Phase::Unknown, Reason::WorkspaceFailed, message)));
         }
     };
     match (record.workspace, seen) {
         (Some(id), Some(seen)) if seen.id != id => {
             let message = "another directory stands where the workspace was";
-            return Err(held(Phase::Degraded, Reason::WorkspaceReplaced, message));
+            return Err(Box::new(held(Phase::Degraded, Reason::WorkspaceReplaced, message)));
         }
         (Some(_), None) => {
             let message = "the workspace directory is gone";
-            return Err(held(Phase::Degraded, Reason::WorkspaceMissing, message));
+            return Err(Box::new(held(Phase::Degraded, Reason::WorkspaceMissing, message)));
         }
         (None, _) => {
-            view.gate(Operation::Workspace).map_err(|closed| waiting(actions, &closed))?;
+            view.gate(Operation::Workspace)
+                .map_err(|closed| Box::new(waiting(actions, &closed)))?;
             actions.push(Action::CreateWorkspace);
         }
         (Some(_), Some(_)) => (),
@@ -262,9 +277,9 @@ fn workspace(view: &View<'_>, actions: &mut Vec<Action>) -> Result<(), SessionPl
     if !record.hydrated {
         if let Some(short) = short_of_space(view) {
             let actions = std::mem::take(actions);
-            return Err(SessionPlan { actions, ..short });
+            return Err(Box::new(SessionPlan { actions, ..short }));
         }
-        view.gate(Operation::Hydrate).map_err(|closed| waiting(actions, &closed))?;
+        view.gate(Operation::Hydrate).map_err(|closed| Box::new(waiting(actions, &closed)))?;
         actions.push(Action::Hydrate);
     }
     Ok(())
@@ -285,7 +300,7 @@ fn port(
     view: &View<'_>,
     scarce: &mut Scarce,
     actions: &mut Vec<Action>,
-) -> Result<(), SessionPlan> {
+) -> Result<(), Box<SessionPlan>> {
     let record = view.record;
     let resolved = &record.applied.resolved;
     if resolved.container.port == 0 || resolved.container.network == Network::None {
@@ -300,7 +315,7 @@ fn port(
         .get(&Operation::Start)
         .filter(|failure| failure.reason == Reason::PortConflict)
         .and(record.port)
-        .filter(|port| view.input.quarantine.get(port).is_some_and(|t| *t > view.now()));
+        .filter(|port| view.input.quarantined(*port).is_some());
     if fits && contested.is_none() {
         return Ok(());
     }
@@ -320,7 +335,9 @@ fn port(
                 }
             };
             let actions = std::mem::take(actions);
-            Err(SessionPlan { actions, ..held(Phase::Pending, reason, message) })
+            let ports = view.input.quarantine.keys();
+            let wake_at = ports.filter_map(|port| view.input.quarantined(*port)).min();
+            Err(Box::new(SessionPlan { actions, wake_at, ..held(Phase::Pending, reason, message) }))
         }
     }
 }
@@ -335,7 +352,8 @@ fn add_background_sync(view: &View<'_>, plan: &mut SessionPlan) {
     let record = view.record;
     let there = matches!((&view.one.workspace, record.workspace),
         (Look::Known(Some(seen)), Some(id)) if seen.id == id);
-    if !there || !record.hydrated || plan.actions.iter().any(is_sync) {
+    // A sync may take long: what else is to be done comes first.
+    if !there || !record.hydrated || !plan.actions.iter().all(is_note) {
         return;
     }
     match view.gate(Operation::Sync) {
@@ -357,8 +375,8 @@ fn add_background_sync(view: &View<'_>, plan: &mut SessionPlan) {
     }
 }
 
-fn is_sync(action: &Action) -> bool {
-    matches!(action, Action::Sync { .. })
+fn is_note(action: &Action) -> bool {
+    matches!(action, Action::NoteReady { .. } | Action::NoteNotReady | Action::ClearFailures { .. })
 }
 
 /// The plan is looked at again at this time at the latest.

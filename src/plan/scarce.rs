@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::model::{
-    ClassName, ContainerState, DesiredState, Look, Resolved, SessionName, Uid, UserName,
+    Action, ClassName, ContainerState, DesiredState, Record, Resolved, SessionName, Timestamp, Uid,
+    UserName,
 };
 
-use super::{Input, Policy};
+use super::container::is_alive;
+use super::{Input, Policy, Session};
 
 /// What is taken so far.
 #[derive(Clone, Debug, Default)]
@@ -16,9 +18,19 @@ pub struct Scarce {
     ports: BTreeMap<u16, Option<SessionName>>,
     sessions: u32,
     per_user: BTreeMap<UserName, u32>,
-    starting: u32,
-    updating: BTreeMap<ClassName, u32>,
+    starting: BTreeSet<SessionName>,
+    updating: BTreeMap<ClassName, BTreeSet<SessionName>>,
     queue: u64,
+    placeless: BTreeSet<SessionName>,
+    expired: bool,
+}
+
+fn runs(record: &Record) -> bool {
+    record.wanted_state() == DesiredState::Running && record.retired.is_none()
+}
+
+fn ends(record: &Record) -> bool {
+    record.ending.is_some()
 }
 
 /// A limit is reached.
@@ -48,51 +60,139 @@ impl Scarce {
     /// Counts what is taken before anything is planned.
     pub fn count(input: &Input<'_>) -> Scarce {
         let mut scarce = Scarce::default();
-        for (port, until) in input.quarantine {
-            if *until > input.now {
-                scarce.ports.insert(*port, None);
-            }
-        }
+        scarce.count_ports(input);
+        scarce.count_places(input);
         for (name, one) in &input.sessions {
-            if let Look::Known(containers) = &one.containers {
-                for detail in containers.iter().filter_map(|c| c.detail.as_ref()) {
-                    if let Some(published) = detail.published {
-                        scarce.ports.insert(published.port(), Some((*name).clone()));
-                    }
-                }
-            }
-            let Some(record) = &one.record else { continue };
-            if let Some(port) = record.port {
-                scarce.ports.insert(port, Some((*name).clone()));
-            }
-            let runs = record.wanted_state() == DesiredState::Running && record.retired.is_none();
-            if runs || record.ending.is_some() {
-                scarce.sessions += 1;
-                *scarce.per_user.entry(record.user.clone()).or_default() += 1;
-            }
-            let alive = one.containers.known().is_some_and(|all| {
-                all.iter()
-                    .any(|c| matches!(c.state, ContainerState::Running | ContainerState::Created))
-            });
-            if runs && alive && record.ready_since.is_none() && record.ending.is_none() {
-                scarce.starting += 1;
-                if record.ready_generation > 0 {
-                    let class = record.applied.resolved.class.clone();
-                    *scarce.updating.entry(class).or_default() += 1;
-                }
-            }
+            scarce.count_starts(name, one);
+        }
+        for (name, actions) in &input.underway {
+            scarce.reserve(input, name, actions);
         }
         scarce
     }
 
-    /// A place among all sessions and among its user's.
-    pub(super) fn take_place(&mut self, policy: &Policy, user: &UserName) -> Result<(), Full> {
+    /// Counts the steps of a plan that is being carried out: what they take is not in the record
+    /// yet, and nobody else may be given it.
+    pub(super) fn reserve(&mut self, input: &Input<'_>, name: &SessionName, actions: &[Action]) {
+        let recorded = input.sessions.get(name).is_some_and(|one| one.record.is_some());
+        for action in actions {
+            match action {
+                Action::Admit { applied, .. } if !recorded => {
+                    self.sessions += 1;
+                    *self.per_user.entry(applied.object.user.clone()).or_default() += 1;
+                }
+                Action::Adopt { applied, .. } => {
+                    let class = applied.resolved.class.clone();
+                    self.updating.entry(class).or_default().insert(name.clone());
+                }
+                Action::LeasePort { port, .. } => {
+                    self.ports.insert(*port, Some(name.clone()));
+                }
+                Action::StartContainer { .. } => {
+                    self.starting.insert(name.clone());
+                }
+                _ => (),
+            }
+        }
+    }
+
+    /// A lease weighs more than what a container, perhaps an old one, is published on.
+    fn count_ports(&mut self, input: &Input<'_>) {
+        let held = input.quarantine.keys().filter(|port| input.quarantined(**port).is_some());
+        self.ports.extend(held.map(|port| (*port, None)));
+        for (name, one) in &input.sessions {
+            for container in one.containers.known().into_iter().flatten() {
+                let published = container.detail.as_ref().and_then(|detail| detail.published);
+                if let Some(address) = published {
+                    self.ports.insert(address.port(), Some((*name).clone()));
+                }
+            }
+        }
+        for (name, one) in &input.sessions {
+            if let Some(port) = one.record.as_ref().and_then(|record| record.port) {
+                self.ports.insert(port, Some((*name).clone()));
+            }
+        }
+    }
+
+    /// Places go first to what ends and to live containers, then by age: a session that was
+    /// stopped and is started again queues behind those that took its place.
+    fn count_places(&mut self, input: &Input<'_>) {
+        let mut holders: Vec<(bool, Timestamp, &SessionName, &Record)> = input
+            .sessions
+            .iter()
+            .filter_map(|(name, one)| {
+                let live = one.containers.known().is_none_or(|all| all.iter().any(is_alive));
+                let holds = |record: &&Record| runs(record) || ends(record) || live;
+                let record = one.record.as_ref().filter(holds)?;
+                let none = !live && !ends(record);
+                let since = record.active_since.unwrap_or(record.created_at);
+                Some((none, since, *name, record))
+            })
+            .collect();
+        for one in input.sessions.values().filter(|one| one.record.is_none()) {
+            let lost = one.containers.known().into_iter().flatten().next();
+            if let Some(user) = lost.and_then(|container| UserName::parse(&container.user).ok()) {
+                self.sessions += 1;
+                *self.per_user.entry(user).or_default() += 1;
+            }
+        }
+        holders.sort_by_key(|(none, since, name, _)| (*none, *since, *name));
+        for (without, _, name, record) in holders {
+            let user = &record.user;
+            if without && self.limit(input.policy, user).is_some() {
+                self.placeless.insert(name.clone());
+            }
+            self.sessions += 1;
+            *self.per_user.entry(user.clone()).or_default() += 1;
+        }
+    }
+
+    fn count_starts(&mut self, name: &SessionName, one: &Session) {
+        let Some(record) = one.record.as_ref().filter(|r| runs(r) && !ends(r)) else { return };
+        let alive = one
+            .containers
+            .known()
+            .is_some_and(|all| all.iter().any(|c| c.state == ContainerState::Running));
+        if alive && record.ready_since.is_none() {
+            self.starting.insert(name.clone());
+        }
+        let updates = record.ready_generation > 0
+            && (record.ready_since.is_none()
+                || record.ready_generation < record.applied.generation);
+        if updates {
+            let class = record.applied.resolved.class.clone();
+            self.updating.entry(class).or_default().insert(name.clone());
+        }
+    }
+
+    /// Which limit leaves no place, if one does.
+    fn limit(&self, policy: &Policy, user: &UserName) -> Option<String> {
         let of_user = self.per_user.get(user).copied().unwrap_or_default();
         if policy.max_sessions > 0 && self.sessions >= policy.max_sessions {
-            return Err(self.queue(format!("limits.sessions ({})", policy.max_sessions)));
+            return Some(format!("limits.sessions ({})", policy.max_sessions));
         }
-        if policy.max_per_user > 0 && of_user >= policy.max_per_user {
-            let limit = format!("limits.perUser ({}) of {user}", policy.max_per_user);
+        let full = policy.max_per_user > 0 && of_user >= policy.max_per_user;
+        full.then(|| format!("limits.perUser ({}) of {user}", policy.max_per_user))
+    }
+
+    /// Whether a session that has a record and no live container may have one.
+    pub(super) fn keep_place(&mut self, name: &SessionName) -> Result<(), Full> {
+        if self.placeless.contains(name) {
+            return Err(self.queue("the limit on sessions".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Leave to end one session by its lifetime: one a pass, so that a clock that jumps ends
+    /// few before somebody looks.
+    pub(super) fn take_expiry(&mut self) -> bool {
+        !std::mem::replace(&mut self.expired, true)
+    }
+
+    /// A place for a new session, among all and among its user's.
+    pub(super) fn take_place(&mut self, policy: &Policy, user: &UserName) -> Result<(), Full> {
+        if let Some(limit) = self.limit(policy, user) {
             return Err(self.queue(limit));
         }
         self.sessions += 1;
@@ -100,12 +200,15 @@ impl Scarce {
         Ok(())
     }
 
-    /// Leave to start a container now.
-    pub(super) fn take_start(&mut self, policy: &Policy) -> Result<(), Full> {
-        if policy.max_starts > 0 && self.starting >= policy.max_starts {
-            return Err(self.queue(format!("limits.concurrentStarts ({})", policy.max_starts)));
+    /// Leave to start a container now. What a session itself has under way does not count
+    /// against it.
+    pub(super) fn take_start(&mut self, policy: &Policy, name: &SessionName) -> Result<(), Full> {
+        let most = usize::try_from(policy.max_starts).unwrap_or(usize::MAX);
+        let others = self.starting.iter().filter(|other| *other != name).count();
+        if most > 0 && others >= most {
+            return Err(self.queue(format!("limits.concurrentStarts ({most})")));
         }
-        self.starting += 1;
+        self.starting.insert(name.clone());
         Ok(())
     }
 
@@ -115,11 +218,12 @@ impl Scarce {
     }
 
     /// Leave to take a changed class into force now.
-    pub(super) fn take_update(&mut self, class: &ClassName, most: u32) -> bool {
+    pub(super) fn take_update(&mut self, class: &ClassName, most: u32, name: &SessionName) -> bool {
         let taken = self.updating.entry(class.clone()).or_default();
-        let free = *taken < most.max(1);
+        let most = usize::try_from(most.max(1)).unwrap_or(usize::MAX);
+        let free = taken.iter().filter(|other| *other != name).count() < most;
         if free {
-            *taken += 1;
+            taken.insert(name.clone());
         }
         free
     }
@@ -148,6 +252,10 @@ impl Scarce {
                 _ => fixed,
             }
         };
+        #[cfg(feature = "testing")]
+        if super::planted::ports_race() {
+            return Ok(port);
+        }
         self.ports.insert(port, Some(name.clone()));
         Ok(port)
     }

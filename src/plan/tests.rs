@@ -19,6 +19,7 @@ use super::render;
 use world::World;
 
 /// Plans for a world and compares the text.
+#[expect(clippy::needless_pass_by_value, reason = "reads as `check(world, expect![..])`")]
 fn check(world: &str, expected: Expect) {
     expected.assert_eq(&render(&World::parse(world).plan()));
 }

@@ -7,7 +7,7 @@ use crate::model::{
     Action, ConditionType, ContainerState, Failure, Health, Look, Network, Operation, Phase,
     Reason, Record, Resolved, Rollout, Truth, UpdateStrategy,
 };
-use crate::plan::{Want, expected_hash};
+use crate::plan::{Want, expected_hash, refusal};
 
 use super::Scene;
 
@@ -105,12 +105,15 @@ fn accepted(scene: &Scene<'_>) -> Verdict {
     if scene.ending() {
         return yes(Reason::Accepted, "");
     }
+    if let Some(refused) = refusal(scene.one) {
+        let good = scene.record().is_some();
+        let kept = if good { "; the last good spec stays in force" } else { "" };
+        return no(refused.reason, format!("{}{kept}", refused.message));
+    }
+    if scene.record().is_none() && scene.plan.reason == Some(Reason::WorkspaceInUse) {
+        return no(Reason::WorkspaceInUse, scene.cause());
+    }
     match &scene.one.want {
-        Want::Present { resolved: Err(refused), .. } => {
-            let good = scene.record().is_some();
-            let kept = if good { "; the last good spec stays in force" } else { "" };
-            no(refused.reason, format!("{}{kept}", refused.message))
-        }
         Want::Held { prune: false, reason: Reason::SourceUnreadable, message } => {
             unknown(Reason::SourceUnreadable, message)
         }
@@ -184,7 +187,7 @@ fn port(scene: &Scene<'_>) -> Verdict {
         return no(reason, scene.cause());
     }
     let Some(port) = record.port else { return not_begun(scene) };
-    let contested = scene.input.quarantine.get(&port).is_some_and(|until| *until > scene.input.now);
+    let contested = scene.input.quarantined(port).is_some();
     if contested
         && scene.failure(Operation::Start).is_some_and(|f| f.reason == Reason::PortConflict)
     {
@@ -395,8 +398,10 @@ fn files_synced(scene: &Scene<'_>) -> Verdict {
 
 /// Whether the session serves with the spec that was accepted.
 fn ready(scene: &Scene<'_>, facts: &[Draft]) -> Verdict {
-    if let Some(ending) = scene.record().and_then(|r| r.ending.as_ref()) {
-        return no(Reason::Terminating, ending.cause.clone());
+    if scene.ending() {
+        let ending = scene.record().and_then(|record| record.ending.as_ref());
+        let cause = ending.map_or_else(|| scene.cause(), |ending| ending.cause.clone());
+        return no(Reason::Terminating, cause);
     }
     if scene.record().is_none() {
         let refused =

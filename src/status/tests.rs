@@ -46,6 +46,7 @@ fn draw(viewed: &Viewed) -> String {
     text
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "reads as `check(world, expect![..])`")]
 fn check(world: &str, expected: Expect) {
     let text: String = look(&World::parse(world), None).iter().map(draw).collect();
     expected.assert_eq(&text);
@@ -547,6 +548,7 @@ fn the_object_has_the_promised_names() {
 }
 
 /// Lines that may or may not stand in a world of one session.
+#[expect(clippy::too_many_lines, reason = "a list")]
 fn any_world() -> impl Strategy<Value = String> {
     let engine = select(vec!["", "engine unseen\n", "engine since=11:59:00\n"]);
     let space = select(vec!["", "space low\n", "policy ports=8001-8001\n", "policy starts=1\n"]);

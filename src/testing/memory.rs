@@ -1,19 +1,30 @@
 //! A ledger in memory: what a commit kept is there after the process was cut, nothing else is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::model::{Base, Record, Uid};
-use crate::world::{Contents, Ledger, LedgerError, Write};
+use crate::world::{Contents, Ledger, LedgerError, REBUILT, Write};
 
 /// The durable half; an operator's memory is the other.
 #[derive(Debug, Default)]
 pub struct MemoryLedger(Mutex<Kept>);
 
+/// The sessions a batch is about.
+fn about(batch: &[Write]) -> Vec<Uid> {
+    let uid = |write: &Write| match write {
+        Write::Record(record) => Some(record.uid.clone()),
+        Write::DropRecord(uid) | Write::Base(uid, _) => Some(uid.clone()),
+        _ => None,
+    };
+    batch.iter().filter_map(uid).collect()
+}
+
 #[derive(Debug, Default)]
 struct Kept {
     contents: Contents,
     bases: BTreeMap<Uid, Base>,
+    doubtful: BTreeSet<Uid>,
 }
 
 impl MemoryLedger {
@@ -29,6 +40,24 @@ impl MemoryLedger {
     /// Runs over the records without copying them.
     pub fn with_records<T>(&self, look: impl FnOnce(&BTreeMap<Uid, Record>) -> T) -> T {
         look(&self.kept().contents.records)
+    }
+
+    /// A batch was answered with an error, or not: what the asker knows of these records may, or
+    /// must, be what is kept.
+    pub fn answered(&self, batch: &[Write], with_error: bool) {
+        let mut kept = self.kept();
+        for uid in about(batch) {
+            if with_error {
+                kept.doubtful.insert(uid);
+            } else {
+                kept.doubtful.remove(&uid);
+            }
+        }
+    }
+
+    /// The records whose last batch was answered with an error.
+    pub fn doubtful(&self) -> BTreeSet<Uid> {
+        self.kept().doubtful.clone()
     }
 
     /// The state directory is lost: the next load finds nothing and says so.
@@ -47,7 +76,7 @@ impl Ledger for MemoryLedger {
     async fn commit(&self, batch: Vec<Write>) -> Result<(), LedgerError> {
         let mut kept = self.kept();
         for write in batch {
-            let Kept { contents, bases } = &mut *kept;
+            let Kept { contents, bases, .. } = &mut *kept;
             match write {
                 Write::Record(record) => {
                     contents.records.insert(record.uid.clone(), *record);
@@ -66,9 +95,17 @@ impl Ledger for MemoryLedger {
                     contents.applied.remove(&key);
                 }
                 Write::Fact(key, text) => {
+                    if key == REBUILT {
+                        contents.rebuilt = None;
+                    }
                     contents.facts.insert(key, text);
                 }
-                Write::Event(event) => contents.events.push(event),
+                Write::Event(event) => {
+                    contents.events.push(event);
+                    contents.events.sort_by_key(|event| event.seq);
+                    let over = contents.events.len().saturating_sub(2000);
+                    contents.events.drain(..over);
+                }
             }
         }
         Ok(())

@@ -150,7 +150,6 @@ pub(super) fn permissions(stat: &Stat) -> u32 {
 
 /// What tells that a file is unchanged.
 pub(super) fn stamp_of(stat: &Stat) -> Stamp {
-    #[allow(clippy::useless_conversion, reason = "the width differs by architecture")]
     let nanos = |seconds: i64, nanos: u64| {
         seconds.saturating_mul(1_000_000_000).saturating_add(i64::try_from(nanos).unwrap_or(0))
     };

@@ -40,9 +40,7 @@ fn store(inner: &Inner) -> Result<(OwnedFd, PathBuf), Fault> {
 fn open_run() -> Option<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let run = openat(CWD, "/run", flags, Mode::empty()).ok()?;
-    #[allow(clippy::useless_conversion, reason = "the width differs by architecture")]
-    let magic = i64::from(fstatfs(&run).ok()?.f_type);
-    (magic == TMPFS_MAGIC).then_some(run)
+    (fstatfs(&run).ok()?.f_type == TMPFS_MAGIC).then_some(run)
 }
 
 impl Inner {

@@ -39,7 +39,10 @@ impl Inner {
         if moved.and_then(id_of) != Ok(id) {
             // Swapped between the look and the rename: what was taken goes back.
             let flags = RenameFlags::NOREPLACE;
-            renameat_with(&self.trash, &*name, &active, place.case.as_str(), flags)?;
+            let back = renameat_with(&self.trash, &*name, &active, place.case.as_str(), flags);
+            if back.is_err() {
+                self.keep(&self.trash, &name)?;
+            }
             return Err(Fault::new(Kind::Replaced, "another directory came in its place"));
         }
         fsync(&active)?;

@@ -204,7 +204,7 @@ impl Staged {
             let theirs = std::mem::take(&mut self.name);
             let flags = RenameFlags::NOREPLACE;
             if renameat_with(&self.inner.staging, &*theirs, parent, name, flags).is_err() {
-                self.inner.keep(&theirs)?;
+                self.inner.keep(&self.inner.staging, &theirs)?;
             }
         }
         Err(Fault::changed("it changed at the moment it was to be replaced"))
@@ -290,7 +290,7 @@ impl Inner {
             let stat = stat_at(&self.staging, &name)?;
             let text = String::from_utf8_lossy(&name).into_owned();
             if text.starts_with("swap-") && !may_go(&text, &stat) {
-                self.keep(&text)?;
+                self.keep(&self.staging, &text)?;
                 continue;
             }
             let dir = super::beneath::file_type(&stat) == rustix::fs::FileType::Directory;
@@ -300,13 +300,16 @@ impl Inner {
         Ok(())
     }
 
-    /// Keeps something from staging in the trash, under a name no session's removal touches.
-    fn keep(&self, name: &str) -> Result<(), Fault> {
+    /// Keeps something of a tenant in the trash, under a name no session's removal touches.
+    pub(super) fn keep(&self, from: &OwnedFd, name: &str) -> Result<(), Fault> {
         for number in 0..10_000 {
             let kept = format!("kept-{number}");
-            match renameat_with(&self.staging, name, &self.trash, &*kept, RenameFlags::NOREPLACE) {
+            match renameat_with(from, name, &self.trash, &*kept, RenameFlags::NOREPLACE) {
                 Ok(()) => {
-                    tracing::warn!(file = kept, "an edit that met a sync is kept in the trash");
+                    tracing::warn!(
+                        file = kept,
+                        "what a tenant moved under our hands is kept in the trash"
+                    );
                     return Ok(());
                 }
                 Err(Errno::EXIST) => (),
@@ -384,7 +387,7 @@ impl Inner {
             return Ok(fsync(&parent)?);
         }
         if renameat_with(&self.staging, &*swap, &parent, name, flags).is_err() {
-            self.keep(&swap)?;
+            self.keep(&self.staging, &swap)?;
         }
         Err(Fault::changed("it changed at the moment it was to be removed"))
     }

@@ -17,6 +17,10 @@ pub struct LedgerError {
     pub no_space: bool,
 }
 
+/// The fact that says that everything was rebuilt: from then on [`Contents::rebuilt`] is `None`.
+/// Without it, an end in the middle of rebuilding would leave half a store that looks trusted.
+pub const REBUILT: &str = "rebuilt";
+
 /// One change. A batch of them is kept as a whole or not at all.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
@@ -48,6 +52,7 @@ pub struct Contents {
     /// Events, oldest first.
     pub events: Vec<Event>,
     /// The store was new, or damaged and moved aside (with where): rebuild before deciding.
+    /// It stays so until the fact [`REBUILT`] is committed.
     pub rebuilt: Option<String>,
     /// Records of a newer format than this program knows, by key: they are held, not rewritten.
     pub unknown: Vec<String>,

@@ -9,10 +9,14 @@
     reason = "tests stand outside: they touch files and clocks, and fail by panicking"
 )]
 
+mod cli;
 mod e2e;
 mod engine_contract;
 mod hostile;
+mod ledger_crash;
 mod lockfile;
 mod s3;
+#[cfg(feature = "testing")]
+mod sim;
 mod support;
 mod tidy;

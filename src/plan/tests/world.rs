@@ -111,6 +111,7 @@ pub(crate) fn object(session: &str, own: &Words) -> SessionObject {
     let hashed: Vec<String> =
         keys.iter().filter_map(|key| own.get(key).map(|value| format!("{key}={value}"))).collect();
     let user = own.get("user").unwrap_or(user);
+    let case = own.get("case").unwrap_or(case);
     let spec = json!({"user": user, "case": case, "own": hashed.clone(),
         "state": format!("{state:?}"), "suspend": own.has("suspend")});
     SessionObject {
@@ -215,7 +216,7 @@ fn workspace_spec(words: &Words) -> WorkspaceSpec {
             eager_below: 1 << 20,
             large: LargeFiles::OnAccess,
             prefetch: 0,
-            open_deadline: Duration::from_secs(60),
+            open_deadline: Duration::from_mins(1),
         },
         sync_interval: words.seconds("sync").unwrap_or(Duration::from_secs(30)),
         sync_exclude: Vec::new(),
@@ -533,6 +534,7 @@ impl World {
             space: self.space.clone(),
             quarantine: &self.quarantine,
             engine_started: self.engine_started,
+            underway: BTreeMap::new(),
         }
     }
 

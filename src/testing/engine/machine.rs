@@ -114,6 +114,10 @@ pub struct Seen {
     pub session: String,
     /// Label `docket.dev/uid`.
     pub uid: String,
+    /// Label `docket.dev/attempt`.
+    pub attempt: String,
+    /// How often it was started.
+    pub starts: u64,
     /// Label `docket.dev/spec-hash`.
     pub spec_hash: String,
     /// What it does.
@@ -172,6 +176,8 @@ impl Vessel {
             installation: self.label(LABEL_INSTALLATION).to_owned(),
             session: self.label(LABEL_SESSION).to_owned(),
             uid: self.label(LABEL_UID).to_owned(),
+            attempt: self.label(LABEL_ATTEMPT).to_owned(),
+            starts: self.run,
             spec_hash: self.label(LABEL_SPEC_HASH).to_owned(),
             state: self.state,
             env: self.request.spec.env.clone(),

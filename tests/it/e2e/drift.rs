@@ -107,12 +107,11 @@ fn f11_a_missing_image_says_so_and_leaves_no_half_session_behind() {
 #[test]
 fn f12_a_foreign_container_with_the_name_is_not_touched_and_the_next_number_is_taken() {
     let mut rig = Rig::new("foreign");
-    let name = format!("docket-f12-{}-1", std::process::id());
-    let session_name = format!("f12-{}", std::process::id());
+    let name = format!("{}-ann-one-1", rig.installation);
     run("docker", &["create", "--name", &name, "docket-sample:latest"]);
     rig.start();
-    rig.write("a.yaml", &session(&session_name, "ann", "one", ""));
-    let view = rig.ready(&session_name);
+    rig.write("a.yaml", &session("ann-one", "ann", "one", ""));
+    let view = rig.ready("ann-one");
     let state = run("docker", &["inspect", "-f", "{{.State.Status}}", &name]);
     run("docker", &["rm", "-f", &name]);
     assert_eq!(view["status"]["container"]["attempt"], 2);

@@ -58,8 +58,9 @@ impl Rig {
     pub fn configure(&self, more: &str) {
         let text = format!(
             "specs: specs\nstate: state\nworkspaces: workspaces\nstore: file:{}\n\
-             installation: {}\nports: {}-{}\ntick: 1s\n{}\n{more}\n",
+             installation: {}\ncontainerPrefix: {}\nports: {}-{}\ntick: 1s\n{}\n{more}\n",
             self.path("objects").display(),
+            self.installation,
             self.installation,
             self.ports.0,
             self.ports.1,

@@ -36,8 +36,7 @@ fn an_edit_at_any_moment_survives_replacement_and_removal() {
 
 #[test]
 fn fault_28_a_full_file_system_says_so_and_goes_on_when_there_is_space() {
-    let mut mounted = None;
-    let den = den_at("full", |dir| mounted = Some(tmpfs(&dir.join("full"), "size=1m,mode=700")));
+    let den = den_at("full", |dir| Some(tmpfs(&dir.join("full"), "size=1m,mode=700")));
     let kept = den.write(&path("kept"), &vec![1; 300_000], Expect::Absent).expect("it fits");
     let large = vec![2; 2_000_000];
     for size in [2_000_000, 800_000] {
@@ -50,15 +49,12 @@ fn fault_28_a_full_file_system_says_so_and_goes_on_when_there_is_space() {
     assert_eq!(den.scan().entries.len(), 1, "nothing half written is seen");
     wait(den.local.remove_file(&den.place, &path("kept"), Expect::Stamp(kept))).expect("removed");
     den.write(&path("d/large"), &large[..800_000], Expect::Absent).expect("now it fits");
-    drop(den);
-    drop(mounted);
 }
 
 #[test]
 fn fault_28_no_inodes_left_says_so() {
-    let mut mounted = None;
     let options = "size=4m,nr_inodes=24,mode=700";
-    let den = den_at("full", |dir| mounted = Some(tmpfs(&dir.join("full"), options)));
+    let den = den_at("full", |dir| Some(tmpfs(&dir.join("full"), options)));
     let mut last = Ok(());
     for number in 0..24 {
         last = den.write(&path(&format!("d/f{number}")), b"x", Expect::Absent).map(drop);
@@ -72,14 +68,11 @@ fn fault_28_no_inodes_left_says_so() {
     assert_eq!(made.expect_err("full").kind, Kind::NoSpace);
     let scan = den.scan();
     assert!(scan.entries.len() > 3 && scan.skipped.is_empty());
-    drop(den);
-    drop(mounted);
 }
 
 #[test]
 fn fault_29_a_read_only_file_system_loses_nothing() {
-    let mut mounted = None;
-    let den = den_at("ro", |dir| mounted = Some(tmpfs(&dir.join("ro"), "size=1m,mode=700")));
+    let den = den_at("ro", |dir| Some(tmpfs(&dir.join("ro"), "size=1m,mode=700")));
     let kept = den.write(&path("kept"), b"bytes", Expect::Absent).expect("written");
     let root = den.dir.path().join("ro");
     mount_remount(&root, MountFlags::RDONLY, c"").expect("remount");
@@ -96,8 +89,6 @@ fn fault_29_a_read_only_file_system_loses_nothing() {
     assert_eq!(den.read(&path("kept"), kept).expect("reading goes on"), b"bytes");
     mount_remount(&root, MountFlags::empty(), c"").expect("remount");
     den.write(&path("new"), b"x", Expect::Absent).expect("written again");
-    drop(den);
-    drop(mounted);
 }
 
 #[test]

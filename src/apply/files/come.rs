@@ -1,0 +1,417 @@
+//! The way in: contents come, what was deleted there goes, stubs stand for the rest.
+
+use std::collections::BTreeSet;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
+
+use super::{
+    FILE_MODE, FilesError, Found, LANES, Outcome, Progress, ROUNDS, Work, entry_of, next_base,
+};
+use crate::model::{Base, BaseEntry, ManifestEntry, RelPath, SkipReason, Stamp};
+use crate::sync::{Change, Plan, lazy_entry, stub_path, stub_text};
+use crate::world::{
+    Body, Clock, Expect, FileSpec, Objects, ScanMode, StoreErrorKind, WorkspaceErrorKind,
+    Workspaces,
+};
+
+/// Which lazy files a hydration fetches.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wanted<'a> {
+    /// Those that are not lazy (any more).
+    Eager,
+    /// These and what lies beneath them; none: all.
+    Paths(&'a [RelPath]),
+}
+
+impl Wanted<'_> {
+    fn covers(self, path: &RelPath) -> bool {
+        match self {
+            Wanted::Eager => false,
+            Wanted::Paths([]) => true,
+            Wanted::Paths(paths) => paths.iter().any(|top| {
+                let rest = path.as_bytes().strip_prefix(top.as_bytes());
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+            }),
+        }
+    }
+}
+
+/// One file on its way in.
+struct Order<'a> {
+    path: &'a RelPath,
+    row: ManifestEntry,
+    over: Option<Stamp>,
+}
+
+impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
+    /// Looks again if something appeared while files came; what still stands in the way then is
+    /// left to the next sync.
+    pub(super) async fn hydrate(
+        &self,
+        base: Option<&Base>,
+        wanted: Wanted<'_>,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<Found, FilesError> {
+        let mut base = base.cloned();
+        for round in 1.. {
+            let (found, mut failures) = self.hydrate_once(base.as_ref(), wanted, progress).await?;
+            let before = failures.len();
+            failures.retain(|(_, error)| !is_in_the_way(error));
+            if let Some((_, error)) = failures.into_iter().min_by(|a, b| a.0.cmp(&b.0)) {
+                return Err(error);
+            }
+            if before == 0 || round == ROUNDS {
+                return Ok(found);
+            }
+            base = Some(found.base);
+        }
+        Err(FilesError::Contended { case: self.case() })
+    }
+
+    async fn hydrate_once(
+        &self,
+        base: Option<&Base>,
+        wanted: Wanted<'_>,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<(Found, Vec<(RelPath, FilesError)>), FilesError> {
+        let (remote, scan, plan) = self.look(base, ScanMode::Quick).await?;
+        let mut outcome = Outcome::default();
+        let orders = self.orders(&plan, wanted);
+        let ordered: BTreeSet<&RelPath> = orders.iter().map(|order| order.path).collect();
+        let stubs = lazy_rows(&plan).filter(|(path, _)| !ordered.contains(path)).collect();
+        self.make_tree(&plan).await?;
+        self.write_stubs(&plan, stubs, &mut outcome).await?;
+        self.fetch_orders(&plan, orders, &mut outcome, progress).await?;
+        // A deletion here is committed by the next sync only, and until then the base knows it.
+        let base = next_base(base, &plan, &outcome, &remote, &remote.tree);
+        let failures = std::mem::take(&mut outcome.uncome);
+        Ok((self.tell_pending(base, &scan, &plan, &outcome), failures))
+    }
+
+    fn orders<'p>(&self, plan: &'p Plan, wanted: Wanted<'_>) -> Vec<Order<'p>> {
+        let mut orders = Vec::new();
+        for (path, change) in &plan.changes {
+            match change {
+                Change::Fetch { row, over } => {
+                    orders.push(Order { path, row: row.clone(), over: *over });
+                }
+                Change::Lazy { row } if wanted.covers(path) => {
+                    orders.push(Order { path, row: row.clone(), over: None });
+                }
+                _ => (),
+            }
+        }
+        for (path, entry) in &plan.agreed {
+            let asked = wanted.covers(path) || !self.is_lazy(entry.size);
+            if entry.stamp.is_none() && asked && !self.is_excluded(path) {
+                orders.push(Order { path, row: row_of(entry), over: None });
+            }
+        }
+        orders
+    }
+
+    fn is_excluded(&self, path: &RelPath) -> bool {
+        let mut at = Some(path.clone());
+        while let Some(above) = at {
+            if self.excludes.covers(&above) {
+                return true;
+            }
+            at = above.parent();
+        }
+        false
+    }
+
+    /// Everything that a sync brings here.
+    pub(super) async fn fetch_all(
+        &self,
+        plan: &Plan,
+        outcome: &mut Outcome,
+    ) -> Result<(), FilesError> {
+        for (path, change) in &plan.changes {
+            let Change::SetMeta { row, stamp, sha256, mode, mtime_ns } = change else { continue };
+            let set = self.workspaces.set_meta(self.place, path, *mode, *mtime_ns, *stamp).await;
+            match set {
+                Ok(stamp) => {
+                    let entry = BaseEntry {
+                        mode: *mode,
+                        mtime_ns: *mtime_ns,
+                        ..entry_of(row, *sha256, stamp)
+                    };
+                    outcome.agreed.insert(path.clone(), entry);
+                }
+                Err(error) if error.kind == WorkspaceErrorKind::Replaced => {
+                    return Err(error.into());
+                }
+                Err(error) => tracing::debug!(%error, "mode and time are set by the next sync"),
+            }
+        }
+        let lazy = plan.changes.iter().filter_map(|(path, change)| match change {
+            Change::Lazy { row } => Some((path, lazy_entry(row))),
+            _ => None,
+        });
+        self.write_stubs(plan, lazy.collect(), outcome).await?;
+        let orders = orders_of_sync(plan);
+        self.fetch_orders(plan, orders, outcome, &|_| ()).await
+    }
+
+    /// Smallest first, many beside each other. What fails is noted; the others go on, unless the
+    /// store cannot be reached or the disk is full.
+    async fn fetch_orders(
+        &self,
+        plan: &Plan,
+        mut orders: Vec<Order<'_>>,
+        outcome: &mut Outcome,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<(), FilesError> {
+        orders.sort_by_key(|order| order.row.size.unwrap_or_default());
+        let mut done = Progress {
+            files_total: orders.len() as u64,
+            bytes_total: orders.iter().filter_map(|order| order.row.size).sum(),
+            ..Progress::default()
+        };
+        progress(done);
+        let mut waiting = orders.into_iter();
+        let mut coming = FuturesUnordered::new();
+        loop {
+            while coming.len() < LANES
+                && let Some(order) = waiting.next()
+            {
+                coming.push(self.fetch_order(order));
+            }
+            let Some((order, come)) = coming.next().await else { return Ok(()) };
+            let path = order.path;
+            match come {
+                Ok(entry) => {
+                    done.files += 1;
+                    done.bytes += entry.size;
+                    progress(done);
+                    outcome.agreed.insert(path.clone(), entry);
+                    self.drop_stub(plan, path).await;
+                }
+                Err(error) if is_replaced(&error) => return Err(error),
+                Err(error) => {
+                    let hopeless = is_hopeless(&error);
+                    outcome.uncome.push((path.clone(), error));
+                    if hopeless {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn fetch_order<'o>(
+        &'o self,
+        order: Order<'o>,
+    ) -> BoxFuture<'o, (Order<'o>, Result<BaseEntry, FilesError>)> {
+        async move {
+            let come = self.fetch(order.path, &order.row, order.over).await;
+            (order, come)
+        }
+        .boxed()
+    }
+
+    /// Fetches one file in place of a conflict copy.
+    pub(super) async fn fetch_into(
+        &self,
+        path: &RelPath,
+        row: &ManifestEntry,
+        over: Option<Stamp>,
+        outcome: &mut Outcome,
+    ) -> Result<(), FilesError> {
+        match self.fetch(path, row, over).await {
+            Ok(entry) => {
+                outcome.gone.remove(path);
+                outcome.agreed.insert(path.clone(), entry);
+            }
+            Err(error) if is_replaced(&error) => return Err(error),
+            Err(error) => outcome.uncome.push((path.clone(), error)),
+        }
+        Ok(())
+    }
+
+    async fn fetch(
+        &self,
+        path: &RelPath,
+        row: &ManifestEntry,
+        over: Option<Stamp>,
+    ) -> Result<BaseEntry, FilesError> {
+        let key = self.key(&row.storage_key);
+        let (meta, body) = self.objects.get(&key).await.map_err(|error| match error.kind {
+            StoreErrorKind::NotFound => {
+                FilesError::ObjectMissing { path: path.clone(), key: row.storage_key.clone() }
+            }
+            _ => error.into(),
+        })?;
+        if let Some(said) = row.size.filter(|said| *said != meta.size) {
+            let message = format!("its object has {} bytes, its row says {said}", meta.size);
+            return Err(FilesError::Corrupt { path: path.clone(), message });
+        }
+        let written = meta.modified.unwrap_or_else(|| self.clock.now());
+        let file = FileSpec {
+            size: meta.size,
+            sha256: row.sha256,
+            mode: row.mode.unwrap_or(FILE_MODE),
+            mtime_ns: row.mtime_ns.or(written.timestamp_nanos_opt()).unwrap_or_default(),
+            owner: self.owner,
+        };
+        let expect = over.map_or(Expect::Absent, Expect::Stamp);
+        match self.workspaces.write(self.place, path, &file, body, expect).await {
+            Ok((sha256, stamp)) => Ok(entry_of(row, sha256, stamp)),
+            Err(error) if error.kind == WorkspaceErrorKind::Corrupt => {
+                Err(FilesError::Corrupt { path: path.clone(), message: error.message })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes what was deleted there, once its contents are proven to be stored, and stubs that
+    /// stand for nothing.
+    pub(super) async fn remove_here(
+        &self,
+        plan: &Plan,
+        outcome: &mut Outcome,
+    ) -> Result<(), FilesError> {
+        for (path, change) in &plan.changes {
+            let Change::Remove { stamp, storage_key, .. } = change else { continue };
+            let stored = self.objects.head(&self.key(storage_key)).await?;
+            if stored.is_none_or(|meta| meta.size != stamp.size) {
+                // The workspace has the last copy: the next sync stores it again.
+                tracing::warn!(%path, "deleted in the store, but kept here: it is stored nowhere");
+                outcome.gone.insert(path.clone());
+                outcome.unsent.insert(path.clone(), SkipReason::Torn);
+                continue;
+            }
+            if self.remove(path, *stamp).await? {
+                outcome.gone.insert(path.clone());
+            }
+        }
+        for (path, stamp) in &plan.stale_stubs {
+            self.remove(path, *stamp).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether it is gone; what changed meanwhile stays.
+    async fn remove(&self, path: &RelPath, stamp: Stamp) -> Result<bool, FilesError> {
+        match self.workspaces.remove_file(self.place, path, Expect::Stamp(stamp)).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind == WorkspaceErrorKind::Replaced => Err(error.into()),
+            Err(error) => {
+                tracing::debug!(%error, "not removed");
+                Ok(error.kind == WorkspaceErrorKind::NotFound)
+            }
+        }
+    }
+
+    pub(super) async fn make_tree(&self, plan: &Plan) -> Result<(), FilesError> {
+        if plan.make == crate::model::Tree::default() {
+            return Ok(());
+        }
+        Ok(self.workspaces.ensure_tree(self.place, &plan.make, self.owner).await?)
+    }
+
+    /// Writes stubs where nothing is in their way.
+    async fn write_stubs(
+        &self,
+        plan: &Plan,
+        lazy: Vec<(&RelPath, BaseEntry)>,
+        outcome: &mut Outcome,
+    ) -> Result<(), FilesError> {
+        for (path, entry) in lazy {
+            let at = stub_path(path).filter(|at| self.may_stand(plan, at));
+            if let Some(at) = at {
+                let text = stub_text(path, entry.size, &entry.storage_key).into_bytes();
+                let file = FileSpec {
+                    size: text.len() as u64,
+                    sha256: None,
+                    mode: FILE_MODE,
+                    mtime_ns: entry.mtime_ns,
+                    owner: self.owner,
+                };
+                let body: Body = Box::pin(std::io::Cursor::new(text));
+                let put = self.workspaces.write(self.place, &at, &file, body, Expect::Absent).await;
+                match put {
+                    Ok(_) => (),
+                    Err(error) => match error.kind {
+                        WorkspaceErrorKind::Replaced | WorkspaceErrorKind::NoSpace => {
+                            return Err(error.into());
+                        }
+                        _ => tracing::debug!(%error, "a stub has no place"),
+                    },
+                }
+            }
+            outcome.agreed.insert(path.clone(), entry);
+        }
+        Ok(())
+    }
+
+    /// No stub where one stands, where a file of that name is known, or where nothing is synced.
+    fn may_stand(&self, plan: &Plan, at: &RelPath) -> bool {
+        let there = plan.stubs.contains_key(at) && !plan.stale_stubs.contains_key(at);
+        !there
+            && !plan.agreed.contains_key(at)
+            && !plan.changes.contains_key(at)
+            && !self.is_excluded(at)
+    }
+
+    /// The file is here: its stub goes, if it is still as it was written.
+    async fn drop_stub(&self, plan: &Plan, path: &RelPath) {
+        let Some(at) = stub_path(path) else { return };
+        let Some(stamp) = plan.stubs.get(&at) else { return };
+        if let Err(error) = self.remove(&at, *stamp).await {
+            tracing::debug!(%error, "a stub stays");
+        }
+    }
+}
+
+fn is_replaced(error: &FilesError) -> bool {
+    matches!(error, FilesError::Workspace(error) if error.kind == WorkspaceErrorKind::Replaced)
+}
+
+/// Something stands where the file should come, and was not there before.
+fn is_in_the_way(error: &FilesError) -> bool {
+    matches!(error, FilesError::Workspace(error) if error.kind == WorkspaceErrorKind::Changed)
+}
+
+/// The next file would meet the same.
+fn is_hopeless(error: &FilesError) -> bool {
+    match error {
+        FilesError::Store(error) => {
+            matches!(error.kind, StoreErrorKind::Unavailable | StoreErrorKind::Denied)
+        }
+        FilesError::Workspace(error) => error.kind == WorkspaceErrorKind::NoSpace,
+        _ => false,
+    }
+}
+
+/// Everything that is and stays lazy.
+fn lazy_rows(plan: &Plan) -> impl Iterator<Item = (&RelPath, BaseEntry)> {
+    let known = plan.agreed.iter().filter(|(_, entry)| entry.stamp.is_none());
+    let known = known.map(|(path, entry)| (path, entry.clone()));
+    known.chain(plan.changes.iter().filter_map(|(path, change)| match change {
+        Change::Lazy { row } => Some((path, lazy_entry(row))),
+        _ => None,
+    }))
+}
+
+fn row_of(entry: &BaseEntry) -> ManifestEntry {
+    ManifestEntry {
+        sha256: entry.sha256,
+        size: Some(entry.size),
+        mode: Some(entry.mode),
+        mtime_ns: Some(entry.mtime_ns),
+        storage_key: entry.storage_key.clone(),
+    }
+}
+
+/// What a sync brings here.
+fn orders_of_sync(plan: &Plan) -> Vec<Order<'_>> {
+    let fetches = plan.changes.iter().filter_map(|(path, change)| match change {
+        Change::Fetch { row, over } => Some(Order { path, row: row.clone(), over: *over }),
+        _ => None,
+    });
+    fetches.collect()
+}

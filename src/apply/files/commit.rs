@@ -1,0 +1,271 @@
+//! The way out: contents to new keys, conflict copies to their names, one swap of the manifest.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
+
+use super::{FilesError, LANES, Outcome, Work, entry_of};
+use crate::model::{ManifestEntry, RelPath, Remote, Sha256, SkipReason, Stamp, Tree};
+use crate::sync::{
+    Change, MANIFEST, Plan, kept_manifest, key_candidates, render_manifest, render_tree, sum,
+    tree_key,
+};
+use crate::world::{Body, Clock, Objects, StoreErrorKind, Swap, WorkspaceErrorKind, Workspaces};
+
+/// One file on its way out.
+struct Parcel<'a> {
+    path: &'a RelPath,
+    from: &'a RelPath,
+    stamp: Stamp,
+    sha256: Sha256,
+    mode: u32,
+}
+
+/// Its row once it is stored, or why it is not.
+type Sent = Result<ManifestEntry, SkipReason>;
+
+impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
+    /// Stores what is new here and swaps the manifest. The manifest as it stands then; `None`:
+    /// somebody else swapped it first, and nothing but new objects and names of conflict copies
+    /// came of this.
+    pub(super) async fn send(
+        &self,
+        remote: &Remote,
+        plan: &Plan,
+        outcome: &mut Outcome,
+    ) -> Result<Option<Remote>, FilesError> {
+        let parcels = parcels(plan);
+        let mut remote = remote.clone();
+        if remote.etag.is_none() && !parcels.is_empty() {
+            // In a case without a manifest every object is a file: new ones must not be.
+            let first = Remote { etag: None, ..remote.clone() };
+            match self.commit(&first, &first.files, &first.tree).await? {
+                Some(etag) => remote.etag = Some(etag),
+                None => return Ok(None),
+            }
+        }
+        let mut rows = self.upload(&remote, parcels, outcome).await?;
+        self.move_aside(plan, &mut rows, outcome).await?;
+        let mut next = remote.files.clone();
+        for (path, change) in &plan.changes {
+            match change {
+                Change::Forget => {
+                    next.remove(path);
+                    outcome.gone.insert(path.clone());
+                }
+                Change::Upload { stamp, sha256, .. } => {
+                    if let Some(row) = rows.remove(path) {
+                        let stamp =
+                            outcome.agreed.get(path).and_then(|e| e.stamp).unwrap_or(*stamp);
+                        outcome.agreed.insert(path.clone(), entry_of(&row, *sha256, stamp));
+                        next.insert(path.clone(), row);
+                    }
+                }
+                Change::Describe { row, stamp, sha256 } => {
+                    outcome.agreed.insert(path.clone(), entry_of(row, *sha256, *stamp));
+                    next.insert(path.clone(), row.clone());
+                }
+                // A row that was only moved; any other stands there already.
+                Change::Fetch { row, .. } => {
+                    next.insert(path.clone(), row.clone());
+                }
+                _ => (),
+            }
+        }
+        if next == remote.files && plan.tree == remote.tree {
+            return Ok(Some(remote));
+        }
+        fill(&mut next, plan);
+        let swapped = self.commit(&remote, &next, &plan.tree).await?;
+        Ok(swapped.map(|etag| Remote { etag: Some(etag), files: next, tree: plan.tree.clone() }))
+    }
+
+    /// Many files beside each other. One that cannot be read is noted; a store that fails ends it.
+    async fn upload(
+        &self,
+        remote: &Remote,
+        parcels: Vec<Parcel<'_>>,
+        outcome: &mut Outcome,
+    ) -> Result<BTreeMap<RelPath, ManifestEntry>, FilesError> {
+        let taken: BTreeMap<&str, Sha256> = remote
+            .files
+            .values()
+            .filter_map(|row| Some((row.storage_key.as_str(), row.sha256?)))
+            .collect();
+        let mut waiting = parcels.into_iter();
+        let mut sending = FuturesUnordered::new();
+        let mut rows = BTreeMap::new();
+        loop {
+            while sending.len() < LANES
+                && let Some(parcel) = waiting.next()
+            {
+                sending.push(self.upload_parcel(parcel, &taken));
+            }
+            let Some((parcel, sent)) = sending.next().await else { return Ok(rows) };
+            match sent? {
+                Ok(row) => {
+                    rows.insert(parcel.path.clone(), row);
+                }
+                Err(reason) => {
+                    outcome.unsent.insert(parcel.from.clone(), reason);
+                }
+            }
+        }
+    }
+
+    fn upload_parcel<'p>(
+        &'p self,
+        parcel: Parcel<'p>,
+        taken: &'p BTreeMap<&'p str, Sha256>,
+    ) -> BoxFuture<'p, (Parcel<'p>, Result<Sent, FilesError>)> {
+        async move {
+            let sent = self.upload_one(&parcel, taken).await;
+            (parcel, sent)
+        }
+        .boxed()
+    }
+
+    async fn upload_one(
+        &self,
+        parcel: &Parcel<'_>,
+        taken: &BTreeMap<&str, Sha256>,
+    ) -> Result<Sent, FilesError> {
+        let Parcel { path, from, stamp, sha256, mode } = *parcel;
+        for key in key_candidates(path, sha256) {
+            let row = ManifestEntry {
+                sha256: Some(sha256),
+                size: Some(stamp.size),
+                mode: Some(mode),
+                mtime_ns: Some(stamp.mtime_ns),
+                storage_key: key,
+            };
+            match taken.get(row.storage_key.as_str()) {
+                Some(there) if *there == sha256 => return Ok(Ok(row)),
+                Some(_) => continue,
+                None => (),
+            }
+            let body = match self.workspaces.read(self.place, from, stamp).await {
+                Ok(body) => body,
+                Err(error) => match error.kind {
+                    WorkspaceErrorKind::Replaced => return Err(error.into()),
+                    WorkspaceErrorKind::Changed | WorkspaceErrorKind::NotFound => {
+                        return Ok(Err(SkipReason::Torn));
+                    }
+                    _ => return Ok(Err(SkipReason::Unreadable(error.message))),
+                },
+            };
+            let full = self.key(&row.storage_key);
+            match self.objects.put_new(&full, body, stamp.size, sha256).await {
+                Ok(()) => return Ok(Ok(row)),
+                Err(error) => match error.kind {
+                    StoreErrorKind::SourceChanged => return Ok(Err(SkipReason::Torn)),
+                    StoreErrorKind::Invalid => {
+                        tracing::debug!(%error, "the next key is tried");
+                    }
+                    _ => return Err(error.into()),
+                },
+            }
+        }
+        Ok(Err(SkipReason::Unreadable("the store takes none of its keys".to_owned())))
+    }
+
+    /// Gives conflict copies that are stored their names, and fetches what stands in their place.
+    /// Before the swap: cut off after it, the copy is an ordinary new file of the next sync.
+    async fn move_aside(
+        &self,
+        plan: &Plan,
+        rows: &mut BTreeMap<RelPath, ManifestEntry>,
+        outcome: &mut Outcome,
+    ) -> Result<(), FilesError> {
+        for (path, change) in &plan.changes {
+            let Change::MoveAside { to, stamp, row } = change else { continue };
+            let Some(stored) = rows.get(to).cloned() else { continue };
+            let stamp = match self.workspaces.rename(self.place, path, to, *stamp).await {
+                Ok(stamp) => stamp,
+                Err(error) if error.kind == WorkspaceErrorKind::Replaced => {
+                    return Err(error.into());
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "a conflict copy is tried again");
+                    rows.remove(to);
+                    outcome.unsent.insert(path.clone(), SkipReason::Torn);
+                    continue;
+                }
+            };
+            let sha256 = stored.sha256.unwrap_or(Sha256([0; 32]));
+            outcome.agreed.insert(to.clone(), entry_of(&stored, sha256, stamp));
+            outcome.conflicts.insert(to.clone(), path.clone());
+            outcome.gone.insert(path.clone());
+            if let Some(row) = row {
+                self.fetch_into(path, row, None, outcome).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Swaps the manifest for these files and this tree. Its new ETag; `None`: somebody else did.
+    async fn commit(
+        &self,
+        remote: &Remote,
+        files: &BTreeMap<RelPath, ManifestEntry>,
+        tree: &Tree,
+    ) -> Result<Option<String>, FilesError> {
+        let bytes = render_manifest(files, tree);
+        if *tree != Tree::default() {
+            self.put(&tree_key(&bytes), render_tree(tree)).await?;
+        }
+        if let Some(etag) = &remote.etag {
+            let prefix = format!("{}/", self.case());
+            let there = super::remote::read_manifest(self.objects, &prefix).await?;
+            let Some((meta, old)) = there.filter(|(meta, _)| meta.etag == *etag) else {
+                return Ok(None);
+            };
+            // By the time it was written: done twice, it is the same copy.
+            let time = meta.modified.unwrap_or_else(|| self.clock.now());
+            self.put(&kept_manifest(time, etag), old).await?;
+        }
+        let key = self.key(MANIFEST);
+        match self.objects.put_if(&key, bytes, remote.etag.as_deref()).await? {
+            Swap::Done(etag) => Ok(Some(etag)),
+            Swap::Lost => Ok(None),
+        }
+    }
+
+    async fn put(&self, key: &str, bytes: Vec<u8>) -> Result<(), FilesError> {
+        let (size, sha256) = (bytes.len() as u64, sum(&bytes));
+        let body: Body = Box::pin(std::io::Cursor::new(bytes));
+        Ok(self.objects.put_new(&self.key(key), body, size, sha256).await?)
+    }
+}
+
+fn parcels(plan: &Plan) -> Vec<Parcel<'_>> {
+    let mut parcels: Vec<Parcel<'_>> = plan
+        .changes
+        .iter()
+        .filter_map(|(path, change)| match change {
+            Change::Upload { from, stamp, sha256, mode } => {
+                Some(Parcel { path, from, stamp: *stamp, sha256: *sha256, mode: *mode })
+            }
+            _ => None,
+        })
+        .collect();
+    parcels.sort_by_key(|parcel| parcel.stamp.size);
+    parcels
+}
+
+/// What a foreign manifest left out and is known by now goes into the next one.
+fn fill(rows: &mut BTreeMap<RelPath, ManifestEntry>, plan: &Plan) {
+    for (path, row) in rows {
+        let Some(known) = plan.agreed.get(path).filter(|k| k.storage_key == row.storage_key) else {
+            continue;
+        };
+        row.sha256 = row.sha256.or(known.sha256);
+        row.size = row.size.or(Some(known.size));
+        if known.stamp.is_some() {
+            row.mode = row.mode.or(Some(known.mode));
+            row.mtime_ns = row.mtime_ns.or(Some(known.mtime_ns));
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! What the store has of a case.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
+use sha2::Digest as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+use super::{FilesError, LANES, Work};
+use crate::model::{
+    Base, CaseName, LocalKind, ManifestEntry, RelPath, Remote, Scan, Sha256, Tree, UserName,
+};
+use crate::sync::{
+    BadManifest, FILES, MANIFEST, MANIFESTS, MAX_BYTES, parse_bare, parse_manifest, parse_tree,
+    tree_key,
+};
+use crate::world::{Clock, ObjectMeta, Objects, StoreError, StoreErrorKind, Workspaces};
+
+/// What the store has of a case: its manifest, or the objects themselves if there never was one.
+/// One HEAD is enough if the base mirrors the manifest that stands there.
+///
+/// # Errors
+/// [`FilesError`]: among others, the manifest is gone though it or its files are known.
+pub async fn load_remote<O: Objects>(
+    objects: &O,
+    user: &UserName,
+    case: &CaseName,
+    base: Option<&Base>,
+) -> Result<Remote, FilesError> {
+    let prefix = format!("{user}/{case}/");
+    if let Some(base) = base.filter(|base| base.etag.is_some()) {
+        let head = objects.head(&format!("{prefix}{MANIFEST}")).await?;
+        if head.is_some_and(|meta| Some(meta.etag) == base.etag) {
+            return Ok(of_base(base));
+        }
+    }
+    match read_manifest(objects, &prefix).await? {
+        Some((meta, bytes)) => of_manifest(objects, &prefix, meta, bytes).await,
+        None => of_listing(objects, &prefix, base).await,
+    }
+}
+
+/// The manifest that a base mirrors.
+fn of_base(base: &Base) -> Remote {
+    let files = base.files.iter().map(|(path, entry)| {
+        let row = ManifestEntry {
+            sha256: entry.sha256,
+            size: Some(entry.size),
+            mode: Some(entry.mode),
+            mtime_ns: Some(entry.mtime_ns),
+            storage_key: entry.storage_key.clone(),
+        };
+        (path.clone(), row)
+    });
+    Remote { etag: base.etag.clone(), files: files.collect(), tree: base.tree.clone() }
+}
+
+/// The manifest's bytes; `None` if it is proven not to be there.
+pub(super) async fn read_manifest<O: Objects>(
+    objects: &O,
+    prefix: &str,
+) -> Result<Option<(ObjectMeta, Vec<u8>)>, FilesError> {
+    read(objects, prefix, MANIFEST).await
+}
+
+async fn read<O: Objects>(
+    objects: &O,
+    prefix: &str,
+    key: &str,
+) -> Result<Option<(ObjectMeta, Vec<u8>)>, FilesError> {
+    let full = format!("{prefix}{key}");
+    let (meta, body) = match objects.get(&full).await {
+        Ok(found) => found,
+        Err(error) if error.kind == StoreErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let too_large = || invalid(prefix, key, BadManifest::TooLarge);
+    if meta.size > MAX_BYTES {
+        return Err(too_large());
+    }
+    let mut bytes = Vec::with_capacity(meta.size as usize);
+    let read = body.take(MAX_BYTES + 1).read_to_end(&mut bytes).await;
+    read.map_err(|error| broken("get", &full, &error))?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(too_large());
+    }
+    Ok(Some((meta, bytes)))
+}
+
+fn invalid(prefix: &str, key: &str, why: BadManifest) -> FilesError {
+    let case = prefix.trim_end_matches('/').to_owned();
+    FilesError::ManifestInvalid { case, key: key.to_owned(), why }
+}
+
+/// A body that ended early is a store that was not reached.
+fn broken(operation: &'static str, key: &str, error: &std::io::Error) -> StoreError {
+    let message = format!("the answer broke off: {error}");
+    StoreError { kind: StoreErrorKind::Unavailable, operation, key: key.to_owned(), message }
+}
+
+async fn of_manifest<O: Objects>(
+    objects: &O,
+    prefix: &str,
+    meta: ObjectMeta,
+    bytes: Vec<u8>,
+) -> Result<Remote, FilesError> {
+    let files = parse_manifest(&bytes).map_err(|why| invalid(prefix, MANIFEST, why))?;
+    let key = tree_key(&bytes);
+    let tree = match read(objects, prefix, &key).await? {
+        Some((_, bytes)) => parse_tree(&bytes).map_err(|why| invalid(prefix, &key, why))?,
+        None => Tree::default(),
+    };
+    Ok(Remote { etag: Some(meta.etag), files, tree })
+}
+
+/// No manifest: there never was one, or it is gone.
+async fn of_listing<O: Objects>(
+    objects: &O,
+    prefix: &str,
+    base: Option<&Base>,
+) -> Result<Remote, FilesError> {
+    let gone = |why: String| {
+        let case = prefix.trim_end_matches('/').to_owned();
+        Err(FilesError::ManifestGone { case, why })
+    };
+    if !objects.list(&format!("{prefix}{MANIFESTS}")).await?.is_empty() {
+        return gone("earlier ones are kept under manifests/".to_owned());
+    }
+    if base.is_some_and(|base| base.etag.is_some()) {
+        return gone("there was one at the last sync".to_owned());
+    }
+    let listed = objects.list(&format!("{prefix}{FILES}")).await?;
+    let relative =
+        listed.iter().filter_map(|meta| Some((meta.key.strip_prefix(prefix)?, meta.size)));
+    let files = parse_bare(relative).map_err(|why| invalid(prefix, FILES, why))?;
+    let missing =
+        base.map_or(0, |base| base.files.keys().filter(|path| !files.contains_key(path)).count());
+    if missing > 0 {
+        return gone(format!("{missing} known files are not in the listing either"));
+    }
+    Ok(Remote { etag: None, files, tree: Tree::default() })
+}
+
+impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
+    /// Asks for the sizes that a foreign manifest left out. A missing object stays without one:
+    /// fetching it will say so.
+    pub(super) async fn fill_sizes(&self, remote: &mut Remote) -> Result<(), FilesError> {
+        let unknown: Vec<(RelPath, String)> = remote
+            .files
+            .iter()
+            .filter(|(_, row)| row.size.is_none())
+            .map(|(path, row)| (path.clone(), self.key(&row.storage_key)))
+            .collect();
+        let mut waiting = unknown.into_iter();
+        let mut asking = FuturesUnordered::new();
+        loop {
+            while asking.len() < LANES
+                && let Some((path, key)) = waiting.next()
+            {
+                asking.push(self.ask_size(path, key));
+            }
+            let Some((path, head)) = asking.next().await else { return Ok(()) };
+            if let Some(row) = remote.files.get_mut(&path) {
+                row.size = head?.map(|meta| meta.size);
+            }
+        }
+    }
+
+    fn ask_size(
+        &self,
+        path: RelPath,
+        key: String,
+    ) -> BoxFuture<'_, (RelPath, Result<Option<ObjectMeta>, StoreError>)> {
+        async move {
+            let head = self.objects.head(&key).await;
+            (path, head)
+        }
+        .boxed()
+    }
+
+    /// Reads contents whose sum a foreign manifest left out, where a file of that size stands
+    /// here and nothing else can tell whether they are the same.
+    pub(super) async fn fill_sums(
+        &self,
+        remote: &mut Remote,
+        scan: &Scan,
+        base: &Base,
+    ) -> Result<(), FilesError> {
+        let mut sums: BTreeMap<RelPath, Sha256> = BTreeMap::new();
+        for (path, row) in &remote.files {
+            let known = base.files.get(path).is_some_and(|entry| entry.sha256.is_some());
+            let here = scan.entries.get(path).map(|entry| &entry.kind);
+            let Some(LocalKind::File { stamp, .. }) = here else { continue };
+            if row.sha256.is_some() || known || row.size != Some(stamp.size) {
+                continue;
+            }
+            let key = self.key(&row.storage_key);
+            match self.objects.get(&key).await {
+                Ok((_, body)) => {
+                    let sum = sum_of(body).await.map_err(|error| broken("get", &key, &error))?;
+                    sums.insert(path.clone(), sum);
+                }
+                Err(error) if error.kind == StoreErrorKind::NotFound => (),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        for (path, sum) in sums {
+            if let Some(row) = remote.files.get_mut(&path) {
+                row.sha256 = Some(sum);
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn sum_of(mut body: impl AsyncRead + Unpin) -> std::io::Result<Sha256> {
+    let mut sum = sha2::Sha256::new();
+    let mut chunk = vec![0; 64 * 1024];
+    loop {
+        match body.read(&mut chunk).await? {
+            0 => return Ok(Sha256(sum.finalize().into())),
+            read => sum.update(&chunk[..read]),
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! `docket explain NAME`: why it is not what was asked for, what blocks it, what happens next
+//! and when. Drawn from the status alone: nothing is decided here.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use crate::model::{Condition, ConditionType, Timestamp, Truth};
+use crate::status::SessionView;
+
+use super::Context;
+use super::client::session;
+use super::describe::{indent, overrides};
+use super::exit::{Code, Failure};
+use super::output::{Format, clean, clean_lines};
+use super::table::{age, now};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Explain {
+    /// The session
+    name: String,
+    /// json and yaml print the object, whose status says it for machines
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+pub(super) async fn run(context: &Context, asked: &Explain) -> Result<Code, Failure> {
+    let view: Arc<SessionView> =
+        context.client()?.get(&format!("sessions/{}", session(&asked.name)?)).await?;
+    match asked.output {
+        Format::Json | Format::Yaml => context.out.value(asked.output, &view)?,
+        _ => context.out.data(&draw(&view, now()))?,
+    }
+    Ok(Code::Done)
+}
+
+/// What is wrong if true; for all others, what is wrong if not.
+const BAD_IF_TRUE: [ConditionType; 5] = [
+    ConditionType::Reconciling,
+    ConditionType::Stalled,
+    ConditionType::Suspended,
+    ConditionType::RuntimeUnresponsive,
+    ConditionType::PruneHeld,
+];
+
+/// The explanation, a few lines.
+pub(super) fn draw(view: &SessionView, now: Timestamp) -> String {
+    let status = &view.status;
+    let mut text = String::new();
+    let ready = status.conditions.iter().find(|c| c.kind == ConditionType::Ready);
+    let is_ready = ready.is_some_and(|c| c.status == Truth::True);
+    let why = ready.map_or(String::new(), |c| format!(" ({})", told(c)));
+    let word = if is_ready { "ready" } else { "not ready" };
+    let _ = writeln!(text, "{} is {}, {word}{why}.", clean(&view.metadata.name), status.phase);
+    let off = off(view);
+    if off.is_empty() {
+        text.push_str("It is as it was asked for.\n")
+    } else {
+        text.push_str("Not as asked for, or under way:\n");
+        for condition in off {
+            let since = age(Some(condition.last_transition_time), now);
+            let (kind, truth) = (condition.kind, condition.status);
+            let _ = writeln!(text, "  {kind:?}={truth:?} for {since}: {}", told(condition));
+        }
+    }
+    blocks(&mut text, view);
+    next(&mut text, view, now);
+    text
+}
+
+fn told(condition: &Condition) -> String {
+    match condition.message.as_str() {
+        "" => condition.reason.to_string(),
+        message => format!("{}: {}", condition.reason, clean(message)),
+    }
+}
+
+/// Conditions that are not as they should be, Ready apart.
+fn off(view: &SessionView) -> Vec<&Condition> {
+    view.status
+        .conditions
+        .iter()
+        .filter(|c| c.kind != ConditionType::Ready)
+        .filter(|c| {
+            if BAD_IF_TRUE.contains(&c.kind) {
+                c.status == Truth::True
+            } else {
+                c.status != Truth::True
+            }
+        })
+        .collect()
+}
+
+fn blocks(text: &mut String, view: &SessionView) {
+    let status = &view.status;
+    let mut found = Vec::new();
+    if let Some(place) = status.queue_position {
+        found.push(format!("a limit on sessions: it is number {place} in the queue"));
+    }
+    if !status.retry.operation.is_empty() {
+        found.push(format!(
+            "{} failed {} times in a row, last: {}",
+            status.retry.operation, status.retry.failures, status.retry.last_error
+        ));
+    }
+    if let Some(said) = overrides(view) {
+        found.push(format!("an override: {said}"));
+    }
+    for condition in &status.conditions {
+        if condition.status == Truth::True
+            && matches!(condition.kind, ConditionType::Stalled | ConditionType::PruneHeld)
+        {
+            found.push(match condition.kind {
+                ConditionType::PruneHeld => {
+                    "its end is held: bring its file back, or `docket confirm-prune`".to_owned()
+                }
+                _ => "only a change from outside helps: edit its spec".to_owned(),
+            });
+        }
+    }
+    if !found.is_empty() {
+        text.push_str("What blocks it:\n");
+        text.extend(found.iter().map(|line| format!("  {}\n", clean(line))));
+    }
+}
+
+fn next(text: &mut String, view: &SessionView, now: Timestamp) {
+    let status = &view.status;
+    text.push_str("What happens next:\n");
+    let plan = clean_lines(&status.plan);
+    if plan.trim().is_empty() {
+        text.push_str("  nothing is planned\n")
+    } else {
+        text.push_str(&indent(&plan))
+    }
+    let when = |at: Timestamp| {
+        if at > now {
+            format!("in {} ({})", age(Some(now), at), at.format("%H:%M:%S UTC"))
+        } else {
+            "now".to_owned()
+        }
+    };
+    match (status.retry.operation.is_empty(), status.retry.not_before) {
+        (false, Some(at)) => {
+            let _ =
+                writeln!(text, "  {} is tried again {}", clean(&status.retry.operation), when(at));
+        }
+        (false, None) => {
+            let operation = clean(&status.retry.operation);
+            let _ = writeln!(text, "  {operation} is not tried again before the spec changes");
+        }
+        (true, _) => (),
+    }
+    if let Some(at) = status.next_check {
+        let _ = writeln!(text, "  it is looked at again {}, or at the next event", when(at));
+    }
+}

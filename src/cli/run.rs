@@ -1,0 +1,300 @@
+//! `docket run`: the wiring. Configuration, log, doors, the loop, the API, signals.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, Guard, Reading, ServeError, Token};
+use crate::apply::{Doors, Lanes};
+use crate::clock::WallClock;
+use crate::config::{Config, Flags, HttpRead, LogFormat, Store as Named, Surroundings};
+use crate::docker::{Docker, DockerConfig};
+use crate::ledger::Sled;
+use crate::objects::Store;
+use crate::objects::directory::Directory;
+use crate::objects::s3::{S3, S3Config};
+use crate::operator::handle::{Ask, Handle};
+use crate::operator::{Operator, Settings, rebuild};
+use crate::probe::HttpProbe;
+use crate::workspace::Local;
+use crate::world::{Clock as _, Ledger as _, StoreError};
+
+use super::Context;
+use super::exit::{Code, Failure, chain};
+
+/// How a key is written as a variable.
+const VARIABLES: &str = "Variables: DOCKET_ and the key in capitals, `_` for each dot and before \
+each inner capital: DOCKET_TICK, DOCKET_S3_ENDPOINT, DOCKET_LIMITS_PER_USER, \
+DOCKET_CONTAINER_PREFIX (also without the inner `_`). A flag wins over a variable, a variable \
+over the file. Relative paths are relative to the file; without one, to where docket is started.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = VARIABLES)]
+pub(super) struct Run {
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// The loop and the ways to it.
+struct Running {
+    handle: Handle,
+    /// Takes changed settings.
+    settings: mpsc::Sender<Settings>,
+    /// Ends when the loop has.
+    ended: JoinHandle<()>,
+}
+
+/// From the signal to the exit; the loop itself takes at most eight seconds.
+const STOP_WITHIN: Duration = Duration::from_secs(9);
+
+pub(super) fn run(context: &Context, asked: &Run) -> Result<Code, Failure> {
+    let around = context.surroundings(&asked.flags);
+    let config = Config::load(&around)?;
+    log(&config, context.global.no_color)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("the runtime cannot start: {error}")))?;
+    let ended = runtime.block_on(operate(config, around));
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    ended
+}
+
+fn log(config: &Config, no_color: bool) -> Result<(), Failure> {
+    use std::io::IsTerminal as _;
+    use tracing_subscriber::EnvFilter;
+    // rusoto's debug log prints the authorization header.
+    let directives = format!("{},rusoto_core=info", config.log.level);
+    let filter = EnvFilter::try_new(directives)
+        .map_err(|error| Failure::input(format!("log.level: {error}")))?;
+    let color = !no_color
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(color);
+    match config.log.format {
+        LogFormat::Text => lines.init(),
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+/// The engine that the configuration names; nothing is connected yet.
+pub(super) fn engine(config: &Config) -> Result<Docker, String> {
+    Docker::new(DockerConfig { host: Some(config.docker.clone()), identity: config.identity() })
+        .map_err(|error| error.to_string())
+}
+
+async fn operate(config: Config, around: Surroundings) -> Result<Code, Failure> {
+    let signals = Signals::listen()?;
+    let shutdown = CancellationToken::new();
+    let mut running = start(&config, &shutdown).await?;
+    let served = serve(&config, &running.handle, &shutdown).await;
+    let ended = match served {
+        Ok(serving) => attend(signals, &config, &around, &mut running, serving).await,
+        Err(failure) => Err(failure),
+    };
+    say(&sd_notify::NotifyState::Stopping);
+    shutdown.cancel();
+    if !running.ended.is_finished() {
+        let _late_or_panicked = tokio::time::timeout(STOP_WITHIN, &mut running.ended).await;
+    }
+    ended
+}
+
+/// Opens the doors, locks what may have one operator only, and sets the loop going.
+async fn start(config: &Config, shutdown: &CancellationToken) -> Result<Running, Failure> {
+    let engine = engine(config).map_err(Failure::failed)?;
+    let about = format!("state {}", config.state.display());
+    let workspaces = Local::open_as(&config.workspaces, &about)
+        .map_err(|error| Failure::failed(chain(&error)))?;
+    let ledger = Sled::open(&config.state).map_err(|error| Failure::failed(chain(&error)))?;
+    let contents = ledger.load().await.map_err(|error| Failure::failed(chain(&error)))?;
+    if let Some(rebuilt) = &contents.rebuilt {
+        tracing::warn!(why = %rebuilt, "the ledger is new; records come back from their copies");
+    }
+    let (book, rebuilt) = rebuild(ledger, &contents, &workspaces, WallClock.now())
+        .await
+        .map_err(|error| Failure::failed(chain(&error)))?;
+    let doors = Doors {
+        engine,
+        objects: store(config)?,
+        workspaces,
+        book,
+        clock: WallClock,
+        identity: config.identity(),
+        secret_files: config.allow.secret_files.clone(),
+        engine_socket: config.docker.trim_start_matches("unix://").into(),
+        quarantine: Mutex::default(),
+        lanes: Lanes::default(),
+    };
+    let (sources, rescan) = crate::watch::spawn(config.specs.clone());
+    let (settings, changed) = mpsc::channel(1);
+    let (operator, handle) = Operator::new(
+        Arc::new(doors),
+        Arc::new(HttpProbe),
+        config.settings(),
+        rebuilt,
+        sources,
+        changed,
+        rescan,
+    );
+    let ended = tokio::spawn(operator.run(shutdown.clone()));
+    Ok(Running { handle, settings, ended })
+}
+
+/// The store that the configuration names; S3 is not asked anything yet.
+fn store(config: &Config) -> Result<Store, Failure> {
+    let wrong = |error: StoreError| Failure::failed(chain(&error));
+    match &config.store {
+        Named::Directory(root) => Directory::open(root, "").map(Store::Directory).map_err(wrong),
+        Named::S3 { bucket, prefix } => {
+            let how = S3Config {
+                bucket: bucket.clone(),
+                prefix: prefix.clone(),
+                endpoint: config.s3.endpoint.clone(),
+                region: config.s3.region.clone(),
+                path_style: config.s3.path_style,
+                ca_file: config.s3.ca_file.clone(),
+            };
+            S3::new(how).map(|s3| Store::S3(Box::new(s3))).map_err(wrong)
+        }
+    }
+}
+
+/// Serves the API: the socket always, TCP if asked for.
+async fn serve(
+    config: &Config,
+    handle: &Handle,
+    shutdown: &CancellationToken,
+) -> Result<Vec<JoinHandle<Result<(), ServeError>>>, Failure> {
+    let wrong = |error: ServeError| Failure::failed(chain(&error));
+    let bound = api::bind_unix(&config.socket()).await.map_err(wrong)?;
+    let token = Token::ensure(&config.state).map_err(|error| Failure::failed(chain(&error)))?;
+    let mut serving = Vec::new();
+    if let Some(address) = config.listen {
+        let listener = tokio::net::TcpListener::bind(address).await.map_err(|error| {
+            Failure::failed(format!("cannot listen at {address}: {error}"))
+                .hint("set `listen:` to a free address")
+        })?;
+        let reading = match config.http_read {
+            HttpRead::Token => Reading::Token,
+            HttpRead::Open => Reading::Open,
+        };
+        let guard = Guard { token, reading };
+        let (handle, shutdown) = (handle.clone(), shutdown.clone());
+        serving.push(tokio::spawn(api::serve_tcp_on(listener, guard, handle, shutdown)));
+        tracing::info!(%address, "serving HTTP");
+    }
+    let socket = api::serve_unix(bound, handle.clone(), shutdown.clone());
+    serving.push(tokio::spawn(socket));
+    tracing::info!(socket = %config.socket().display(), "serving");
+    Ok(serving)
+}
+
+/// The signals an operator heeds.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    reload: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Signals, Failure> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| Failure::failed(format!("no signals can be had: {error}")))
+        };
+        Ok(Signals {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            reload: listen(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// Runs until a signal, or until something that must not end has ended.
+async fn attend(
+    mut signals: Signals,
+    config: &Config,
+    around: &Surroundings,
+    running: &mut Running,
+    mut serving: Vec<JoinHandle<Result<(), ServeError>>>,
+) -> Result<Code, Failure> {
+    say(&sd_notify::NotifyState::Ready);
+    let dog = tokio::spawn(watchdog(running.handle.clone()));
+    let ended = loop {
+        let any_served = futures_util::future::select_all(serving.iter_mut());
+        tokio::select! {
+            _ = signals.terminate.recv() => {
+                tracing::info!("told to end; containers stay as they are");
+                break Ok(Code::Done);
+            }
+            _ = signals.interrupt.recv() => {
+                tracing::info!("interrupted; containers stay as they are");
+                break Ok(Code::Done);
+            }
+            _ = signals.reload.recv() => reload(config, around, running).await,
+            ended = &mut running.ended => {
+                let why = ended.err().map_or(String::new(), |error| format!(": {error}"));
+                break Err(Failure::failed(format!("the loop ended by itself{why}")));
+            }
+            (ended, _, _) = any_served => {
+                let why = match ended {
+                    Ok(Ok(())) => "the API ended by itself".to_owned(),
+                    Ok(Err(error)) => chain(&error),
+                    Err(error) => error.to_string(),
+                };
+                break Err(Failure::failed(why));
+            }
+        }
+    };
+    dog.abort();
+    ended
+}
+
+/// SIGHUP. A configuration that is not acceptable changes nothing.
+async fn reload(config: &Config, around: &Surroundings, running: &Running) {
+    let newer = match Config::load(around) {
+        Ok(newer) => newer,
+        Err(error) => {
+            let why = chain(&error);
+            return tracing::error!(%why, "the configuration stays as it was");
+        }
+    };
+    let fixed = config.fixed_differences(&newer);
+    if !fixed.is_empty() {
+        tracing::warn!(
+            keys = fixed.join(", "),
+            "changed, but only a restart brings them into force"
+        );
+    }
+    let settings = Settings { workspaces: config.workspaces.clone(), ..newer.settings() };
+    let _the_loop_has_ended = running.settings.send(settings).await;
+    let _the_loop_has_ended = running.handle.asks.send(Ask::Rescan).await;
+    tracing::info!("configuration read again");
+}
+
+/// Tells systemd that the loop still answers.
+async fn watchdog(handle: Handle) {
+    let Some(within) = sd_notify::watchdog_enabled() else { return };
+    let mut ticks = tokio::time::interval(within / 2);
+    loop {
+        ticks.tick().await;
+        let answer = tokio::time::timeout(within / 2, handle.ask(Ask::Sources)).await;
+        if answer.is_ok_and(|answer| answer.is_ok()) {
+            say(&sd_notify::NotifyState::Watchdog);
+        }
+    }
+}
+
+fn say(state: &sd_notify::NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
+        tracing::debug!(%error, "systemd was not told");
+    }
+}

@@ -1,0 +1,466 @@
+//! What is printed, from fixed views; what is refused before anything is asked.
+
+use std::sync::Arc;
+
+use clap::Parser as _;
+use expect_test::{Expect, expect};
+use serde_json::{Value, json};
+
+use super::output::Format;
+use super::{Typed, describe, doctor, events, explain, files, get, top};
+use crate::model::{Event, Timestamp};
+use crate::operator::handle::{Finding, SourceView, TopView};
+use crate::status::SessionView;
+
+fn now() -> Timestamp {
+    "2026-11-23T20:10:00Z".parse().unwrap()
+}
+
+/// A session with a few things changed: merged into a healthy one.
+#[expect(clippy::needless_pass_by_value, reason = "it is always made for the call")]
+fn view(changes: Value) -> Arc<SessionView> {
+    let mut object = json!({
+        "apiVersion": "docket.dev/v1",
+        "kind": "Session",
+        "metadata": {
+            "name": "alice-v-jones", "uid": "0123456789abcdef0123456789abcdef", "generation": 2,
+            "labels": {"team": "red"}, "annotations": {},
+            "creationTimestamp": "2026-11-23T19:55:00Z"
+        },
+        "spec": {"user": "alice", "case": "v-jones", "class": "legal"},
+        "status": {
+            "observedGeneration": 2, "phase": "Running",
+            "conditions": [
+                condition("Ready", "True", "Converged", ""),
+                condition("Accepted", "True", "Accepted", ""),
+                condition("FilesSynced", "True", "Synced", ""),
+            ],
+            "container": {
+                "id": "2a469a8f67ef", "name": "docket-alice-v-jones-3", "attempt": 3,
+                "state": "running", "startedAt": "2026-11-23T20:00:00Z", "restarts": 1,
+                "lastTermination": {
+                    "reason": "Error", "exitCode": 1, "finishedAt": "2026-11-23T19:59:58Z"
+                },
+                "imageId": "sha256:abc"
+            },
+            "port": 8042, "address": "127.0.0.1:8042",
+            "workspace": "/w/alice/active/v-jones",
+            "files": {
+                "total": 430, "local": 412, "lazy": 18, "unsynced": 0, "unsyncedBytes": 0,
+                "skipped": 0, "lastSync": "2026-11-23T20:09:40Z", "conflicts": 0
+            },
+            "retry": {"operation": "", "failures": 0, "notBefore": null, "lastError": ""},
+            "override": null,
+            "source": "alice.yaml", "plan": "alice-v-jones is Running\n",
+            "nextCheck": "2026-11-23T20:10:05Z"
+        }
+    });
+    merge(&mut object, &changes);
+    Arc::new(serde_json::from_value(object).unwrap())
+}
+
+fn condition(kind: &str, status: &str, reason: &str, message: &str) -> Value {
+    json!({
+        "type": kind, "status": status, "reason": reason, "message": message,
+        "observedGeneration": 2, "lastTransitionTime": "2026-11-23T20:08:00Z"
+    })
+}
+
+fn merge(into: &mut Value, changes: &Value) {
+    match (into, changes) {
+        (Value::Object(into), Value::Object(changes)) => {
+            for (key, value) in changes {
+                merge(into.entry(key.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (into, value) => *into = value.clone(),
+    }
+}
+
+fn waiting() -> Arc<SessionView> {
+    view(json!({
+        "metadata": {"name": "bob-one", "labels": {}},
+        "spec": {"user": "bob", "case": "one", "class": null},
+        "status": {
+            "phase": "Preparing", "container": null, "port": null, "address": null,
+            "source": "bob.yaml",
+            "conditions": [
+                condition("Ready", "False", "ImagePullFailed", "no such host"),
+                condition("Accepted", "True", "Accepted", ""),
+                condition("ImageReady", "False", "ImagePullFailed", "no such \u{1b}[2J host"),
+                condition("Reconciling", "True", "BackOff", ""),
+                condition("Healthy", "Unknown", "Waiting", ""),
+            ],
+            "files": {"unsynced": 3, "unsyncedBytes": 41984},
+            "retry": {
+                "operation": "Image", "failures": 2, "notBefore": "2026-11-23T20:10:12Z",
+                "lastError": "no such host"
+            },
+            "override": {"suspend": false},
+            "plan": "bob-one is Preparing: ImagePullFailed: no such host\n",
+        }
+    }))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "as expect_test is used")]
+fn table(format: Format, expected: Expect) {
+    expected.assert_eq(&get::draw(false, format, &[view(json!({})), waiting()], now()));
+}
+
+#[test]
+fn sessions_come_in_columns() {
+    table(
+        Format::Table,
+        expect![[r#"
+        NAME            USER    CASE      PHASE       READY   PORT   RESTARTS   UNSYNCED   AGE
+        alice-v-jones   alice   v-jones   Running     True    8042   1          0          15m
+        bob-one         bob     one       Preparing   False   -      0          3          15m
+    "#]],
+    );
+    table(
+        Format::Wide,
+        expect![[r#"
+        NAME            USER    CASE      PHASE       READY   PORT   RESTARTS   UNSYNCED   AGE   CLASS     ADDRESS          CONTAINER                GENERATION   SOURCE       REASON
+        alice-v-jones   alice   v-jones   Running     True    8042   1          0          15m   legal     127.0.0.1:8042   docket-alice-v-jones-3   2            alice.yaml   Converged
+        bob-one         bob     one       Preparing   False   -      0          3          15m   default   -                -                        2            bob.yaml     ImagePullFailed
+    "#]],
+    );
+    table(
+        Format::Name,
+        expect![[r#"
+        session/alice-v-jones
+        session/bob-one
+    "#]],
+    );
+}
+
+#[test]
+fn a_phase_has_its_colour_only_if_it_may() {
+    let row = get::draw(true, Format::Table, &[view(json!({}))], now());
+    assert!(row.contains("\u{1b}["), "{row:?}");
+}
+
+#[test]
+fn a_healthy_session_is_explained_in_a_line() {
+    expect![[r#"
+        alice-v-jones is Running, ready (Converged).
+        It is as it was asked for.
+        What happens next:
+          alice-v-jones is Running
+          it is looked at again in 5s (20:10:05 UTC), or at the next event
+    "#]]
+    .assert_eq(&explain::draw(&view(json!({})), now()));
+}
+
+#[test]
+fn what_is_missing_is_explained_with_its_time() {
+    expect![[r#"
+        bob-one is Preparing, not ready (ImagePullFailed: no such host).
+        Not as asked for, or under way:
+          ImageReady=False for 2m: ImagePullFailed: no such \u{1b}[2J host
+          Reconciling=True for 2m: BackOff
+          Healthy=Unknown for 2m: Waiting
+        What blocks it:
+          Image failed 2 times in a row, last: no such host
+          an override: not suspended by command
+        What happens next:
+          bob-one is Preparing: ImagePullFailed: no such host
+          Image is tried again in 12s (20:10:12 UTC)
+          it is looked at again in 5s (20:10:05 UTC), or at the next event
+    "#]]
+    .assert_eq(&explain::draw(&waiting(), now()));
+}
+
+#[test]
+fn a_held_session_is_told_how_to_go_on() {
+    let held = view(json!({"status": {
+        "conditions": [
+            condition("Ready", "True", "Converged", ""),
+            condition("PruneHeld", "True", "PruneGuard", "12 of 14 files vanished within 60 s"),
+        ],
+        "queuePosition": 2,
+    }}));
+    expect![[r#"
+        alice-v-jones is Running, ready (Converged).
+        Not as asked for, or under way:
+          PruneHeld=True for 2m: PruneGuard: 12 of 14 files vanished within 60 s
+        What blocks it:
+          a limit on sessions: it is number 2 in the queue
+          its end is held: bring its file back, or `docket confirm-prune`
+        What happens next:
+          alice-v-jones is Running
+          it is looked at again in 5s (20:10:05 UTC), or at the next event
+    "#]]
+    .assert_eq(&explain::draw(&held, now()));
+}
+
+#[test]
+fn a_description_has_everything() {
+    let top = TopView {
+        name: "alice-v-jones".into(),
+        usage: Some(crate::model::Usage {
+            cpu_percent: 12.345,
+            memory_bytes: 300 << 20,
+            memory_limit_bytes: 4 << 30,
+            network_rx_bytes: 1500,
+            network_tx_bytes: 2_500_000,
+        }),
+        disk_bytes: 5 << 20,
+        quota_bytes: 10 << 30,
+    };
+    expect![[r#"
+        Name:            alice-v-jones
+        User:            alice
+        Case:            v-jones
+        Class:           legal
+        Labels:          team=red
+        Annotations:     -
+        Source:          alice.yaml
+        Uid:             0123456789abcdef0123456789abcdef
+        Generation:      2
+        Created:         2026-11-23T19:55:00Z (15m ago)
+        Phase:           Running
+        Port:            8042
+        Address:         127.0.0.1:8042
+        Workspace:       /w/alice/active/v-jones
+        Container:       docket-alice-v-jones-3 (2a469a8f67ef)
+          State:         running
+          Attempt:       3
+          Image:         sha256:abc
+          Started:       2026-11-23T20:00:00Z (10m ago)
+          Restarts:      1
+          Last end:      Error, exit code 1, 2026-11-23T19:59:58Z
+        Cpu:             12.35 %
+        Memory:          300.0 MiB of 4.0 GiB
+        Network:         1.5 KiB received, 2.4 MiB sent
+        Disk:            5.0 MiB of 10.0 GiB
+        Files:           430 (412 here, 18 lazy)
+          Unsynced:      0
+          Skipped:       0
+          Conflicts:     0
+          Last sync:     2026-11-23T20:09:40Z (20s ago)
+        Conditions:
+          TYPE          STATUS   REASON      SINCE   MESSAGE
+          Ready         True     Converged   2m
+          Accepted      True     Accepted    2m
+          FilesSynced   True     Synced      2m
+        Plan:
+          alice-v-jones is Running
+        Spec:
+          user: alice
+          case: v-jones
+          class: legal
+        Events:
+          AGE   TYPE      REASON              MESSAGE
+          10m   Normal    Started             start container 2a469a8f67ef
+          60s   Warning   EngineUnreachable   nobody answers\nat all
+    "#]]
+    .assert_eq(&describe::draw(&view(json!({})), Some(&top), &some_events(), now()));
+}
+
+#[test]
+fn a_description_of_what_is_not_there_yet_is_one_too() {
+    expect![[r#"
+        Name:            bob-one
+        User:            bob
+        Case:            one
+        Class:           default
+        Labels:          team=red
+        Annotations:     -
+        Source:          bob.yaml
+        Uid:             0123456789abcdef0123456789abcdef
+        Generation:      2
+        Created:         2026-11-23T19:55:00Z (15m ago)
+        Phase:           Preparing
+        Port:            -
+        Address:         -
+        Workspace:       /w/alice/active/v-jones
+        Override:        not suspended by command
+        Container:       none
+        Files:           430 (412 here, 18 lazy)
+          Unsynced:      3 (41.0 KiB)
+          Skipped:       0
+          Conflicts:     0
+          Last sync:     2026-11-23T20:09:40Z (20s ago)
+        Retry:           Image, 2 failures, again in 12s
+          Last error:    no such host
+        Conditions:
+          TYPE          STATUS    REASON            SINCE   MESSAGE
+          Ready         False     ImagePullFailed   2m      no such host
+          Accepted      True      Accepted          2m
+          ImageReady    False     ImagePullFailed   2m      no such \u{1b}[2J host
+          Reconciling   True      BackOff           2m
+          Healthy       Unknown   Waiting           2m
+        Plan:
+          bob-one is Preparing: ImagePullFailed: no such host
+        Spec:
+          user: bob
+          case: one
+          class: null
+        Events:          none
+    "#]]
+    .assert_eq(&describe::draw(&waiting(), None, &[], now()));
+}
+
+fn some_events() -> Vec<Event> {
+    serde_json::from_value(json!([
+        {"seq": 1, "at": "2026-11-23T20:00:00Z", "session": "alice-v-jones", "warning": false,
+         "reason": "Started", "message": "start container 2a469a8f67ef"},
+        {"seq": 2, "at": "2026-11-23T20:09:00Z", "session": null, "warning": true,
+         "reason": "EngineUnreachable", "message": "nobody answers\nat all"},
+    ]))
+    .unwrap()
+}
+
+#[test]
+fn events_come_in_columns() {
+    expect![[r#"
+        AGE   TYPE      SESSION         REASON              MESSAGE
+        10m   Normal    alice-v-jones   Started             start container 2a469a8f67ef
+        60s   Warning   -               EngineUnreachable   nobody answers\nat all
+    "#]]
+    .assert_eq(&events::draw(&some_events(), now(), false));
+}
+
+#[test]
+fn use_is_told_in_mib_with_two_decimals() {
+    let rows: Vec<top::Row> = [
+        TopView {
+            name: "a".into(),
+            usage: Some(crate::model::Usage {
+                cpu_percent: 150.126,
+                memory_bytes: 1 << 20,
+                memory_limit_bytes: 3 << 20,
+                network_rx_bytes: 1024,
+                network_tx_bytes: 0,
+            }),
+            disk_bytes: 1 << 30,
+            quota_bytes: 0,
+        },
+        TopView { name: "b".into(), usage: None, disk_bytes: 0, quota_bytes: 1 << 30 },
+    ]
+    .iter()
+    .map(top::Row::of)
+    .collect();
+    expect![[r#"
+        NAME   CPU%     MEM MIB   LIMIT MIB   MEM%    RX MIB   TX MIB   DISK MIB
+        a      150.13   1.00      3.00        33.33   0.00     0.00     1024.00
+        b      -        -         -           -       -        -        0.00 / 1024.00
+    "#]]
+    .assert_eq(&top::draw(&rows));
+    expect![[r#"
+        {"name":"a","cpu_percent":150.13,"memory_usage_mb":1.0,"memory_limit_mb":3.0,"memory_percent":33.33,"network_rx_mb":0.0,"network_tx_mb":0.0,"disk_mb":1024.0,"disk_quota_mb":0.0}
+    "#]].assert_eq(&super::output::line(&rows[0]).unwrap());
+}
+
+#[test]
+fn sources_show_their_errors_below() {
+    let sources = [
+        SourceView {
+            source: "a.yaml".into(),
+            state: "Ok".into(),
+            revision: "0123abcd".into(),
+            objects: vec!["session/a".into(), "sessionclass/legal".into()],
+            errors: vec![],
+        },
+        SourceView {
+            source: "b.yaml".into(),
+            state: "Invalid".into(),
+            revision: String::new(),
+            objects: vec![],
+            errors: vec!["b.yaml:7:3: unknown field `imag` in spec".into()],
+        },
+    ];
+    expect![[r#"
+        SOURCE   STATE     REVISION   OBJECTS                        ERRORS
+        a.yaml   Ok        0123abcd   session/a,sessionclass/legal   0
+        b.yaml   Invalid   -          -                              1
+
+        b.yaml:7:3: unknown field `imag` in spec
+    "#]]
+    .assert_eq(&get::draw_sources(&sources));
+}
+
+#[test]
+fn files_are_listed_with_odd_names_escaped() {
+    let listed: Vec<crate::model::FileState> = serde_json::from_value(json!([
+        {"path": "drafts/a.docx", "state": "local", "size": 2048, "reason": "",
+         "mtime": "2026-11-23T20:00:00Z"},
+        {"path": "x%1B[2J", "state": "skipped", "size": 0, "reason": "not a regular file",
+         "mtime": null},
+    ]))
+    .unwrap();
+    expect![[r#"
+        STATE     SIZE      MODIFIED               PATH            REASON
+        local     2.0 KiB   2026-11-23T20:00:00Z   drafts/a.docx
+        skipped   0 B       -                      x%1B[2J         not a regular file
+    "#]]
+    .assert_eq(&files::draw(&listed));
+}
+
+#[test]
+fn findings_say_what_to_do() {
+    let findings = [
+        Finding {
+            check: "kernel".into(),
+            level: "ok".into(),
+            message: "6.1.0".into(),
+            hint: String::new(),
+        },
+        Finding {
+            check: "engine".into(),
+            level: "fail".into(),
+            message: "nobody answers".into(),
+            hint: "start it".into(),
+        },
+    ];
+    expect![[r#"
+        LEVEL   CHECK    FOUND            WHAT TO DO
+        ok      kernel   6.1.0
+        fail    engine   nobody answers   start it
+    "#]]
+    .assert_eq(&doctor::draw(false, &findings));
+}
+
+#[test]
+fn ages_are_kubectls() {
+    let ages: Vec<String> =
+        [5, 119, 120, 185, 599, 600, 3600, 10_800, 11_460, 36_000, 200_000, 864_000]
+            .map(super::table::span)
+            .to_vec();
+    expect!["5s 119s 2m 3m5s 9m59s 10m 60m 3h 3h11m 10h 2d7h 10d"].assert_eq(&ages.join(" "));
+}
+
+#[test]
+fn the_command_line_agrees_with_itself() {
+    super::command_line().debug_assert();
+}
+
+#[test]
+fn every_command_of_the_documentation_is_there() {
+    let lines = "run|validate a|schema|schema Session|schema sessionclass|plan|plan a b|diff d|\
+        apply -f a b|apply -f a -f b|delete n|delete -l a=b --discard|delete --all|get|get n -o json|\
+        get -w|get sources|get -l a=b -o wide|describe n|explain n|events|events n -w|\
+        wait n --for=ready|wait n --for deleted --timeout 5m|logs n -f --tail 10|top|top -o json|\
+        files n|hydrate n|hydrate n a b|sync n|stop n|start n|restart n|suspend n|resume n|\
+        confirm-prune|doctor|token|completions bash|man|get --state d --no-color|\
+        run --config c --tick 1s --s3.endpoint http://x --allow.dockerSocket --limits.perUser 1|\
+        run --allow.dockerSocket=false --allow.networks a,b --state d";
+    for line in lines.split('|') {
+        let words = std::iter::once("docket").chain(line.split_whitespace());
+        if let Err(error) = Typed::try_parse_from(words) {
+            panic!("{line}: {error}");
+        }
+    }
+}
+
+#[test]
+fn what_does_not_go_together_is_refused() {
+    let lines = "delete|delete n --all|delete -l a=b --all|get n -l a=b|wait n|wait n --for=happy|\
+        apply|apply -f|validate|stop|logs n --tail x|schema Pod|completions x|bogus|\
+        wait n --for=ready --timeout soon";
+    for line in lines.split('|') {
+        let words = std::iter::once("docket").chain(line.split_whitespace());
+        assert!(Typed::try_parse_from(words).is_err(), "{line}");
+    }
+}

@@ -1,0 +1,50 @@
+//! A listing of the watched directory as plain data, between the watcher that makes it and the
+//! operator that compares it with its records.
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha256};
+
+use super::parse::hex;
+use super::{Object, parse_file};
+
+/// One file of the watched directory.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SourceFile {
+    /// It parses as a whole.
+    Parsed {
+        /// Its objects.
+        objects: Vec<Object>,
+        /// Short hash of its contents.
+        revision: String,
+    },
+    /// It does not: `file:line:column: message` each.
+    Invalid(Vec<String>),
+    /// It is there and cannot be read.
+    Unreadable(String),
+}
+
+/// A complete listing of the watched directory, or why there is none.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sources {
+    /// Where it is, for people.
+    pub root: String,
+    /// Why nothing may be concluded, if so.
+    pub trouble: Option<String>,
+    /// Files by path relative to the root.
+    pub files: BTreeMap<String, SourceFile>,
+}
+
+/// A file's contents as a source: whole, or not at all.
+pub fn read_source(path_shown: &str, contents: &[u8]) -> SourceFile {
+    let parsed = parse_file(path_shown, contents);
+    if parsed.complaints.is_empty() {
+        let digest = Sha256::digest(contents);
+        SourceFile::Parsed {
+            objects: parsed.objects.into_iter().map(|located| located.object).collect(),
+            revision: hex(digest.get(..6).unwrap_or_default()),
+        }
+    } else {
+        SourceFile::Invalid(parsed.complaints.iter().map(ToString::to_string).collect())
+    }
+}

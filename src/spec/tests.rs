@@ -1,0 +1,4 @@
+//! What `spec` promises, as examples.
+
+mod complaints;
+mod merging;

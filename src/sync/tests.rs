@@ -1,0 +1,5 @@
+//! What the diff decides, as text; what manifests may say; and that nothing is ever lost.
+
+mod picture;
+mod property;
+mod text;
