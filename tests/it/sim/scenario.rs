@@ -72,11 +72,7 @@ fn people(chance: &mut SmallRng, site: &Arc<Site>, name: &str) {
     let dice = chance.random_range(0..100_u32);
     let mut specs = site.specs.lock().unwrap();
     let exists = specs.wishes.contains_key(name);
-    let said = if !exists {
-        let number = name.trim_start_matches('s');
-        specs.wishes.insert(name.to_owned(), wish(chance, number));
-        "is wanted"
-    } else {
+    let said = if exists {
         match dice {
             0..25 => {
                 specs.wishes.remove(name);
@@ -116,6 +112,10 @@ fn people(chance: &mut SmallRng, site: &Arc<Site>, name: &str) {
                 "is mended, or the directory fails"
             }
         }
+    } else {
+        let number = name.trim_start_matches('s');
+        specs.wishes.insert(name.to_owned(), wish(chance, number));
+        "is wanted"
     };
     drop(specs);
     site.sky.note(format_args!("== {} {name} {said}", site.name));
