@@ -11,5 +11,5 @@ mod lanes;
 pub mod notes;
 
 pub use book::Book;
-pub use execute::{Doors, Ran, StepError, owner_of, place, run};
+pub use execute::{Doors, Ran, StepError, owner_of, place, run, sweep_trash};
 pub use lanes::{Lanes, hydrate_paths};

@@ -2,3 +2,6 @@
 
 pub mod directory;
 pub mod s3;
+mod store;
+
+pub use store::Store;

@@ -41,6 +41,9 @@ use health::Prober;
 pub use start::{Rebuilt, rebuild};
 pub use wants::{PruneGuard, SourceFile, Sources};
 
+/// Time between two looks at the trash.
+const SWEEP: Duration = Duration::from_secs(60);
+
 /// The operator's numbers.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -147,6 +150,7 @@ pub struct Operator<E, O, W, L, P, C> {
     look_again: bool,
     look_failures: u32,
     next_look: Instant,
+    next_sweep: Instant,
     sync_waiters: BTreeMap<SessionName, Vec<Waiter>>,
     /// Plans asked for before everything was looked at once.
     parked: Vec<Ask>,
@@ -206,6 +210,7 @@ where
             look_again: true,
             look_failures: 0,
             next_look: Instant::now(),
+            next_sweep: Instant::now() + SWEEP,
             sync_waiters: BTreeMap::new(),
             parked: Vec::new(),
             sessions,
@@ -222,6 +227,7 @@ where
         self.adopt_records();
         loop {
             self.look_if_due();
+            self.sweep_if_due();
             self.pass();
             let wake = self.next_wake(&shutdown, &mut events, &mut open).await;
             if matches!(wake, Wake::Shutdown) {
@@ -362,6 +368,21 @@ where
             let full = crate::observe::full(&doors.engine, &doors.workspaces, places, &known).await;
             let took = began.elapsed();
             let _loop_is_gone = tell.send(Inner::Observed { number, took, full: Box::new(full) });
+        });
+    }
+
+    /// What was kept in the trash for its time goes, now and then.
+    fn sweep_if_due(&mut self) {
+        if Instant::now() < self.next_sweep {
+            return;
+        }
+        self.next_sweep = Instant::now() + SWEEP;
+        let doors = Arc::clone(&self.doors);
+        let keep = self.settings.trash_keep;
+        tokio::spawn(async move {
+            if let Err(error) = crate::apply::sweep_trash(&doors, keep).await {
+                tracing::warn!(%error, "the trash was not swept");
+            }
         });
     }
 

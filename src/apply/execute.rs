@@ -391,3 +391,28 @@ pub(super) async fn copy_record<E, O, W, L, C>(
         tracing::warn!(session = %record.name, %error, "the copy of the record was not written");
     }
 }
+
+/// Removes what has been in the trash for its time and belongs to no session.
+///
+/// # Errors
+/// The workspaces': what could not be removed stays for the next sweep.
+pub async fn sweep_trash<E, O, W, L, C>(
+    doors: &Doors<E, O, W, L, C>,
+    keep: Duration,
+) -> Result<(), WorkspaceError>
+where
+    W: Workspaces,
+    L: Ledger,
+    C: Clock,
+{
+    let now = doors.clock.now();
+    for (uid, moved_ns) in doors.workspaces.list_trash().await? {
+        let age = now - chrono::DateTime::from_timestamp_nanos(moved_ns);
+        let over = age.to_std().is_ok_and(|age| age >= keep);
+        if over && doors.book.get(&uid).is_none() {
+            doors.workspaces.empty_trash(&uid).await?;
+            doors.book.event(now, None, false, "TrashSwept", format!("what {uid} left is gone"));
+        }
+    }
+    Ok(())
+}

@@ -11,15 +11,17 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, Guard, Reading, ServeError, Token};
 use crate::apply::{Doors, Lanes};
 use crate::clock::WallClock;
-use crate::config::{Config, Flags, HttpRead, LogFormat, Store, Surroundings};
+use crate::config::{Config, Flags, HttpRead, LogFormat, Store as Named, Surroundings};
 use crate::docker::{Docker, DockerConfig};
 use crate::ledger::Sled;
+use crate::objects::Store;
 use crate::objects::directory::Directory;
+use crate::objects::s3::{S3, S3Config};
 use crate::operator::handle::{Ask, Handle};
 use crate::operator::{Operator, Settings, rebuild};
 use crate::probe::HttpProbe;
 use crate::workspace::Local;
-use crate::world::{Clock as _, Ledger as _};
+use crate::world::{Clock as _, Ledger as _, StoreError};
 
 use super::Context;
 use super::exit::{Code, Failure, chain};
@@ -147,13 +149,22 @@ async fn start(config: &Config, shutdown: &CancellationToken) -> Result<Running,
     Ok(Running { handle, settings, ended })
 }
 
-/// The store that the configuration names.
-fn store(config: &Config) -> Result<Directory, Failure> {
+/// The store that the configuration names; S3 is not asked anything yet.
+fn store(config: &Config) -> Result<Store, Failure> {
+    let wrong = |error: StoreError| Failure::failed(chain(&error));
     match &config.store {
-        Store::Directory(root) => {
-            Directory::open(root, "").map_err(|error| Failure::failed(chain(&error)))
+        Named::Directory(root) => Directory::open(root, "").map(Store::Directory).map_err(wrong),
+        Named::S3 { bucket, prefix } => {
+            let how = S3Config {
+                bucket: bucket.clone(),
+                prefix: prefix.clone(),
+                endpoint: config.s3.endpoint.clone(),
+                region: config.s3.region.clone(),
+                path_style: config.s3.path_style,
+                ca_file: config.s3.ca_file.clone(),
+            };
+            S3::new(how).map(|s3| Store::S3(Box::new(s3))).map_err(wrong)
         }
-        Store::S3 { .. } => Err(Failure::failed("store: this build serves `file:` only")),
     }
 }
 
