@@ -265,7 +265,7 @@ impl Life {
             self.sky.note(format_args!("{} CUT {side} {operation}", self.name));
             self.cut();
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// A question to a server. It is carried out even when the asker is cut or gives up meanwhile.
@@ -311,7 +311,7 @@ impl Life {
             }
             sky.checked(&what);
             match fault {
-                Fault::HangsAfter => return std::future::pending().await,
+                Fault::HangsAfter => std::future::pending().await,
                 Fault::AnswerLost => {
                     sleep(back).await;
                     let _nobody_waits = answer.send(Err(fails(Loss::Broken)));
@@ -352,7 +352,7 @@ impl Life {
         };
         match &result {
             Ok(_) => {
-                self.sky.note(format_args!("{} {operation} {key} done ({fault:?})", self.name))
+                self.sky.note(format_args!("{} {operation} {key} done ({fault:?})", self.name));
             }
             Err(error) => {
                 self.sky.note(format_args!("{} {operation} {key}: {error}", self.name));

@@ -87,7 +87,9 @@ async fn story(config: &Config) -> Outcome {
     let watched = sites.clone();
     sky.set_check(move |operation| {
         if check::changes(operation) {
-            watched.iter().for_each(|site| check::invariants(site, operation));
+            for site in watched.iter() {
+                check::invariants(site, operation);
+            }
         }
     });
     let over = CancellationToken::new();
