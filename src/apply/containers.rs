@@ -162,7 +162,7 @@ where
         })
         .await?;
         let (reason, what) = if restart { ("Restarted", "again") } else { ("Started", "") };
-        self.event(false, reason, &format!("container {id} was started {what}").trim_end());
+        self.event(false, reason, format!("container {id} was started {what}").trim_end());
         Ok(())
     }
 

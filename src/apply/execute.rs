@@ -287,7 +287,7 @@ where
                     Ok(Ok(())) => (),
                     Ok(Err(met)) => self.event(true, "SyncFailed", &met.to_string()),
                     Err(_) => {
-                        self.event(true, "SyncFailed", "the sync before the stop took too long")
+                        self.event(true, "SyncFailed", "the sync before the stop took too long");
                     }
                 }
                 self.change(|record| {

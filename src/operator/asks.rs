@@ -54,7 +54,7 @@ where
             Ask::Logs { name, follow, tail, reply } => self.logs_of(&name, follow, tail, reply),
             Ask::Top(name, reply) => self.top(name.as_ref(), reply),
             Ask::Sources(reply) => {
-                give(reply, Ok(self.wants.sources(self.sources.as_ref(), &self.applied)))
+                give(reply, Ok(self.wants.sources(self.sources.as_ref(), &self.applied)));
             }
             Ask::ConfirmPrune(reply) => {
                 let answer = self.confirm_prune().await;
