@@ -91,6 +91,7 @@ fn an_unknown_field_is_named_with_its_place_and_the_nearest_known_one() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table")]
 fn wrong_values_say_where_they_are_and_what_is_expected() {
     check(
         &session("  state: running\n"),

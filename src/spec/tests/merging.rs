@@ -62,6 +62,7 @@ fn refused(of_session: &str, of_class: &str, expected: Expect) {
 const IMAGE: &str = "container: {image: 'legal:1'}";
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "the whole of a class, once")]
 fn an_empty_class_has_the_promised_defaults() {
     expect![[r#"
         Resolved {
