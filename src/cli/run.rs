@@ -163,7 +163,7 @@ fn store(config: &Config) -> Result<Store, Failure> {
                 path_style: config.s3.path_style,
                 ca_file: config.s3.ca_file.clone(),
             };
-            S3::new(how).map(|s3| Store::S3(Box::new(s3))).map_err(wrong)
+            S3::new(&how).map(|s3| Store::S3(Box::new(s3))).map_err(wrong)
         }
     }
 }
