@@ -134,7 +134,11 @@ async fn start(config: &Config, shutdown: &CancellationToken) -> Result<Running,
         quarantine: Mutex::default(),
         lanes: Lanes::default(),
     };
-    let (sources, rescan) = crate::watch::spawn(config.specs.clone());
+    let (sources, rescan) = crate::watch::spawn(crate::watch::Options {
+        root: config.specs.clone(),
+        writable: config.allow.writable_specs,
+        marker: Some(config.state.join("specs-root")),
+    });
     let (settings, changed) = mpsc::channel(1);
     let (operator, handle) = Operator::new(
         Arc::new(doors),
