@@ -87,7 +87,7 @@ async fn story(config: &Config) -> Outcome {
     let watched = sites.clone();
     sky.set_check(move |operation| {
         if check::changes(operation) {
-            for site in watched.iter() {
+            for site in &watched {
                 check::invariants(site, operation);
             }
         }
