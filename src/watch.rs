@@ -1,308 +1,389 @@
-//! The watched directory: notify says where to look first, scans are the truth.
+//! The watched directory: notify says where to look first, listings are the truth.
 //!
-//! A file renamed in, or closed from writing, is read at once; any other after two equal looks. A
-//! vanished file counts after two looks two seconds apart. A root that is missing, unreadable or
-//! another and empty is trouble, never an empty listing.
-#![expect(clippy::disallowed_methods, reason = "the shell: it reads the watched directory")]
+//! 1. `hints` tells names that were touched; each is looked at on its own and at once.
+//! 2. `disk` lists everything after a quiet moment, at least every 15 s, and whenever asked.
+//! 3. `settle` decides which of what was seen may be read, and which is gone.
+//! 4. What was read is parsed here, off the runtime's threads, and told as a whole listing.
+//!
+//! A root that is missing, unreadable, open to others, or another one and empty is trouble, never
+//! an empty listing.
+#![expect(clippy::disallowed_methods, reason = "the shell: it has the clock and the root's marker")]
+
+mod disk;
+mod hints;
+mod settle;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant, SystemTime};
 
-use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
-use notify::{Config, RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::RecommendedWatcher;
 use tokio::sync::mpsc;
 
-use crate::spec::{FILE_MAX, SourceFile, Sources, read_source};
+use crate::spec::{FILE_MAX, Object, SourceFile, Sources, read_source};
+use disk::{Found, Identity, Root};
+use hints::Hint;
+use settle::{Look, Tracker};
 
-/// Two looks this far apart that are equal make a file whole.
-const SETTLE: Duration = Duration::from_millis(250);
-/// Two looks this far apart that miss a file make it gone.
-const VANISH: Duration = Duration::from_secs(2);
-/// A scan is made at least this often, whatever notify says.
-const RESCAN: Duration = Duration::from_secs(15);
+/// A listing is made at least this often, whatever notify says.
+const RELIST: Duration = Duration::from_secs(15);
+/// While there is trouble, and while there are no hints.
+const RELIST_BLIND: Duration = Duration::from_secs(1);
+/// After a hint: a listing when nothing more came for so long ...
+const QUIET: Duration = Duration::from_millis(250);
+/// ... and at the latest after this.
+const QUIET_MAX: Duration = Duration::from_secs(2);
+/// A listing may take one part in so many of the time.
+const SHARE: u32 = 50;
+/// The same while hints come in.
+const SHARE_HINTED: u32 = 4;
+/// At the start, a file that nothing was written to for so long is whole.
+const OLD: Duration = Duration::from_secs(2);
 
-type Stamp = (u64, u64, i64, i64, i64, i64);
-
-#[derive(Debug)]
-struct Known {
-    stamp: Stamp,
-    file: SourceFile,
-    missing_since: Option<Instant>,
+/// What is watched, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The directory.
+    pub root: PathBuf,
+    /// `allow.writableSpecs`: take specs that others can write.
+    pub writable: bool,
+    /// A file that remembers which directory it was, over restarts: an unmounted directory looks
+    /// like an empty one.
+    pub marker: Option<PathBuf>,
 }
 
-/// What a watcher remembers between two scans.
-#[derive(Debug)]
-struct Memory {
-    root: PathBuf,
-    identity: Option<(u64, u64)>,
-    known: BTreeMap<String, Known>,
-    seen: BTreeMap<String, (Stamp, Instant)>,
-    hinted: BTreeSet<PathBuf>,
-    next: Option<Duration>,
-}
-
-/// Watches a directory in a thread of its own until the receiver is dropped. The sender asks for
-/// a rescan.
-pub fn spawn(root: PathBuf) -> (mpsc::Receiver<Sources>, mpsc::Sender<()>) {
+/// Watches a directory in a thread of its own until either end is dropped. The sender asks for a
+/// listing now; every changed listing comes out of the receiver.
+pub fn spawn(options: Options) -> (mpsc::Receiver<Sources>, mpsc::Sender<()>) {
     let (tell, told) = mpsc::channel(4);
-    let (ask, asked) = mpsc::channel(4);
-    std::thread::Builder::new()
-        .name("watch".to_owned())
-        .spawn(move || watch(root, &tell, asked))
-        .map_or_else(|error| tracing::error!(%error, "the watcher did not start"), drop);
+    let (ask, mut asked) = mpsc::channel(4);
+    let (hint, hints) = std::sync::mpsc::channel();
+    let asks = hint.clone();
+    let forward = move || {
+        while asked.blocking_recv().is_some() {
+            if asks.send(Hint::Everywhere).is_err() {
+                return;
+            }
+        }
+        let _ended_already = asks.send(Hint::Stop);
+    };
+    let watch = move || Watch::new(options, tell, hint).run(&hints);
+    for (name, spawned) in [
+        ("watch-asks", std::thread::Builder::new().name("watch-asks".to_owned()).spawn(forward)),
+        ("watch", std::thread::Builder::new().name("watch".to_owned()).spawn(watch)),
+    ] {
+        if let Err(error) = spawned {
+            tracing::error!(%error, "thread {name} did not start");
+        }
+    }
     (told, ask)
 }
 
-enum Hint {
-    Whole(Vec<PathBuf>),
-    Look,
+struct Watch {
+    options: Options,
+    tell: mpsc::Sender<Sources>,
+    hint: Sender<Hint>,
+    watcher: Option<RecommendedWatcher>,
+    began: Instant,
+    tracker: Tracker,
+    files: BTreeMap<String, SourceFile>,
+    /// Names that were there at the first listing and could not be read yet.
+    unread: BTreeSet<String>,
+    /// The directory that was listed last, and the one of the last run.
+    identity: Option<Identity>,
+    watched: Option<Identity>,
+    trouble: Option<String>,
+    listed: bool,
+    changed: bool,
+    list_at: Duration,
+    first_hint: Option<Duration>,
+    /// Before this no listing is made, hint or not.
+    not_before: Duration,
 }
 
-fn watch(root: PathBuf, tell: &mpsc::Sender<Sources>, mut asked: mpsc::Receiver<()>) {
-    let (hint, hints) = std::sync::mpsc::channel();
-    let asks = hint.clone();
-    let forward = std::thread::Builder::new().name("watch-asks".to_owned()).spawn(move || {
-        while asked.blocking_recv().is_some() {
-            if asks.send(Hint::Look).is_err() {
+impl Watch {
+    fn new(options: Options, tell: mpsc::Sender<Sources>, hint: Sender<Hint>) -> Watch {
+        let identity = options.marker.as_ref().and_then(|marker| remembered(marker));
+        Watch {
+            options,
+            tell,
+            hint,
+            watcher: None,
+            began: Instant::now(),
+            tracker: Tracker::default(),
+            files: BTreeMap::new(),
+            unread: BTreeSet::new(),
+            identity,
+            watched: None,
+            trouble: None,
+            listed: false,
+            changed: false,
+            list_at: Duration::ZERO,
+            first_hint: None,
+            not_before: Duration::ZERO,
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    fn run(mut self, hints: &Receiver<Hint>) {
+        let mut touched = BTreeMap::new();
+        loop {
+            match self.open() {
+                Ok(root) => self.look(&root, &std::mem::take(&mut touched)),
+                Err(trouble) => self.stand(trouble),
+            }
+            if !self.report() {
                 return;
             }
-        }
-    });
-    if let Err(error) = forward {
-        tracing::warn!(%error, "rescans cannot be asked for");
-    }
-    let mut watcher = watcher(&root, hint.clone());
-    let mut memory = Memory {
-        root,
-        identity: None,
-        known: BTreeMap::new(),
-        seen: BTreeMap::new(),
-        hinted: BTreeSet::new(),
-        next: None,
-    };
-    let mut last = None;
-    let mut watched = None;
-    loop {
-        let sources = memory.scan();
-        if memory.identity != watched {
-            watcher = self::watcher(&memory.root, hint.clone());
-            watched = memory.identity;
-        }
-        if let Some(sources) = sources
-            && last.as_ref() != Some(&sources)
-        {
-            if tell.blocking_send(sources.clone()).is_err() {
-                return;
+            // In trouble nothing settles and nothing vanishes.
+            let due = self.tracker.next().filter(|_| self.trouble.is_none());
+            let next = due.map_or(self.list_at, |at| at.min(self.list_at));
+            match hints.recv_timeout(next.saturating_sub(self.now())) {
+                Ok(hint) => {
+                    let more = std::iter::once(hint).chain(hints.try_iter());
+                    if !self.heed(more, &mut touched) {
+                        return;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
             }
-            last = Some(sources);
-        }
-        let wait = memory.next.unwrap_or(RESCAN);
-        match hints.recv_timeout(wait) {
-            Ok(first) => memory.take(first),
-            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => (),
-            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return,
-        }
-        while let Ok(more) = hints.try_recv() {
-            memory.take(more);
-        }
-        if tell.is_closed() {
-            drop(watcher);
-            return;
-        }
-    }
-}
-
-fn watcher(root: &Path, hint: std::sync::mpsc::Sender<Hint>) -> Option<RecommendedWatcher> {
-    let config = Config::default().with_follow_symlinks(false);
-    let heed = move |event: notify::Result<notify::Event>| {
-        let Ok(event) = event else {
-            let _ended = hint.send(Hint::Look);
-            return;
-        };
-        let whole = matches!(
-            event.kind,
-            EventKind::Access(AccessKind::Close(AccessMode::Write))
-                | EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both))
-        );
-        let news = match event.kind {
-            EventKind::Access(_) if !whole => return,
-            _ if whole => Hint::Whole(event.paths),
-            _ => Hint::Look,
-        };
-        let _ended = hint.send(news);
-    };
-    let mut watcher = RecommendedWatcher::new(heed, config).ok()?;
-    if let Err(error) = watcher.watch(root, RecursiveMode::Recursive) {
-        tracing::debug!(%error, "no hints from the watched directory");
-    }
-    Some(watcher)
-}
-
-fn stamp(meta: &std::fs::Metadata) -> Stamp {
-    (meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec())
-}
-
-fn is_ours(name: &str) -> bool {
-    let ignored = name.starts_with('.') || name.ends_with('~');
-    let path = Path::new(name);
-    let ext = path.extension().and_then(|ext| ext.to_str()).unwrap_or_default();
-    !ignored && matches!(ext, "yaml" | "yml" | "json")
-}
-
-impl Memory {
-    fn take(&mut self, hint: Hint) {
-        if let Hint::Whole(paths) = hint {
-            self.hinted.extend(paths);
         }
     }
 
-    /// One scan. `None`: nothing can be told yet (the very first looks).
-    fn scan(&mut self) -> Option<Sources> {
-        self.next = None;
-        let root = self.root.display().to_string();
-        let trouble = |why: String| {
-            Some(Sources { root: root.clone(), trouble: Some(why), files: BTreeMap::new() })
-        };
-        let identity = match std::fs::metadata(&self.root) {
-            Ok(meta) if meta.is_dir() => (meta.dev(), meta.ino()),
-            Ok(_) => return trouble(format!("{root} is not a directory")),
-            Err(error) => {
-                self.next = Some(Duration::from_secs(1));
-                return trouble(format!("{root} cannot be looked at: {error}"));
+    /// Sorts hints into names to look at and a listing to make. False: it is over.
+    fn heed(
+        &mut self,
+        hints: impl Iterator<Item = Hint>,
+        touched: &mut BTreeMap<String, bool>,
+    ) -> bool {
+        let now = self.now();
+        for hint in hints {
+            match hint {
+                Hint::At { path, whole } => {
+                    let entry = touched.entry(path).or_default();
+                    // The newest word counts: closed and then written to again is not whole.
+                    *entry = whole.unwrap_or(*entry);
+                    let first = *self.first_hint.get_or_insert(now);
+                    self.list_at = self.list_at.min((now + QUIET).min(first + QUIET_MAX));
+                }
+                Hint::Everywhere => self.soon(now),
+                Hint::Root => {
+                    self.watched = None;
+                    self.soon(now);
+                }
+                Hint::Stop => return false,
             }
-        };
-        let mut found = BTreeMap::new();
-        if let Err(error) = walk(&self.root, &self.root, 0, &mut found) {
-            self.next = Some(Duration::from_secs(1));
-            return trouble(format!("{root} cannot be listed: {error}"));
         }
-        if self.identity.is_some_and(|before| before != identity) && found.is_empty() {
-            self.next = Some(Duration::from_secs(1));
-            return trouble(format!("{root} is another directory now, and empty"));
+        true
+    }
+
+    fn soon(&mut self, now: Duration) {
+        self.list_at = self.list_at.min(now.max(self.not_before));
+    }
+
+    /// The root as it is now, watched for hints.
+    fn open(&mut self) -> Result<Root, String> {
+        let root = Root::open(&self.options.root, self.options.writable).map_err(|error| {
+            self.watched = None;
+            format!("cannot be opened: {error}")
+        })?;
+        if self.watched != Some(root.identity) {
+            // Watched before it is listed, or what comes between would be missed.
+            self.watcher = hints::watcher(&self.options.root, self.hint.clone());
+            self.watched = Some(root.identity);
+            self.list_at = Duration::ZERO;
+        }
+        match root.exposed() {
+            Some(exposed) => Err(exposed),
+            None => Ok(root),
+        }
+    }
+
+    /// There is trouble: nothing is concluded, everything known is kept.
+    fn stand(&mut self, trouble: String) {
+        let now = self.now();
+        self.list_at = now + RELIST_BLIND;
+        let trouble = format!("{} {trouble}", self.options.root.display());
+        self.changed |= self.trouble.as_ref() != Some(&trouble);
+        self.trouble = Some(trouble);
+    }
+
+    fn look(&mut self, root: &Root, touched: &BTreeMap<String, bool>) {
+        for (name, whole) in touched {
+            match root.look(name) {
+                Found::Spec(look) => self.seen(root, name, look, *whole),
+                Found::Directory => self.soon(self.now()),
+                Found::Nothing => self.missed(name),
+            }
+        }
+        if self.list_at <= self.now() || self.trouble.is_some() {
+            return self.list(root);
+        }
+        for name in self.tracker.due(self.now()) {
+            match root.look(&name) {
+                Found::Spec(look) => self.seen(root, &name, look, false),
+                Found::Directory => self.soon(self.now()),
+                Found::Nothing => self.missed(&name),
+            }
+        }
+    }
+
+    fn list(&mut self, root: &Root) {
+        let began = self.now();
+        let all = match root.list() {
+            Ok(all) => all,
+            Err(error) => return self.stand(format!("cannot be listed: {error}")),
+        };
+        if all.is_empty() && self.identity.is_some_and(|before| before != root.identity) {
+            return self.stand(
+                "is another directory than before, and empty: put a spec there, or mount it"
+                    .to_owned(),
+            );
+        }
+        self.adopt(root.identity);
+        self.changed |= self.trouble.take().is_some() || !self.listed;
+        for (name, look) in &all {
+            let whole = !self.listed && is_old(look);
+            if !self.listed {
+                self.unread.insert(name.clone());
+            }
+            self.seen(root, name, look.clone(), whole);
+        }
+        let known: Vec<String> = self.tracker.names().map(str::to_owned).collect();
+        for name in known.iter().filter(|name| !all.contains_key(*name)) {
+            self.missed(name);
+        }
+        self.listed = true;
+        self.first_hint = None;
+        let took = self.now().saturating_sub(began);
+        let every = if self.watcher.is_some() { RELIST } else { RELIST_BLIND };
+        self.list_at = self.now() + every.max(took * SHARE);
+        self.not_before = self.now() + took * SHARE_HINTED;
+    }
+
+    /// Remembers which directory it is, for the next run too.
+    fn adopt(&mut self, identity: Identity) {
+        if self.identity == Some(identity) {
+            return;
         }
         self.identity = Some(identity);
-        let settled = self.settle(found);
-        self.hinted.clear();
-        if !settled && self.known.is_empty() {
-            return None;
+        let Some(marker) = &self.options.marker else { return };
+        let text = format!("{} {} {}\n", identity.0, identity.1, identity.2);
+        let half = marker.with_extension("tmp");
+        let written = std::fs::write(&half, text).and_then(|()| std::fs::rename(&half, marker));
+        if let Err(error) = written {
+            tracing::warn!(%error, "{} cannot be written", marker.display());
         }
-        let files = self.known.iter().map(|(path, known)| (path.clone(), known.file.clone()));
-        Some(Sources { root, trouble: None, files: files.collect() })
     }
 
-    /// Takes in what is whole, and lets go what is gone. Whether every file was settled.
-    fn settle(&mut self, found: BTreeMap<String, (PathBuf, Stamp)>) -> bool {
-        let now = Instant::now();
-        let mut settled = true;
-        for (shown, (path, stamp)) in &found {
-            if let Some(known) = self.known.get_mut(shown) {
-                known.missing_since = None;
-                if known.stamp == *stamp {
-                    continue;
+    fn seen(&mut self, root: &Root, name: &str, look: Look, whole: bool) {
+        self.changed |= self.tracker.is_missing(name);
+        if !self.tracker.seen(name, &look, whole, self.now()) {
+            return;
+        }
+        let (file, look) = match look {
+            Look::Refused(why) => (SourceFile::Unreadable(why.clone()), Look::Refused(why)),
+            Look::File(stamp) if stamp.size > FILE_MAX as u64 => {
+                let size = stamp.size;
+                let why = format!("{name}:1:1: the file has {size} bytes, at most 64 KiB are read");
+                (SourceFile::Invalid(vec![why]), Look::File(stamp))
+            }
+            Look::File(stamp) => match root.read(name) {
+                Ok(Some((stamp, contents))) => (read_source(name, &contents), Look::File(stamp)),
+                // It changes: it has to settle.
+                Ok(None) => return self.tracker.again(name, Look::File(stamp), self.now()),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    return self.missed(name);
                 }
-            }
-            let twice = self
-                .seen
-                .get(shown)
-                .is_some_and(|(before, at)| before == stamp && now - *at >= SETTLE);
-            if twice || self.hinted.contains(path) {
-                let known = Known { stamp: *stamp, file: read(path, shown), missing_since: None };
-                self.known.insert(shown.clone(), known);
-                self.seen.remove(shown);
-            } else {
-                let again = self.seen.get(shown).is_none_or(|(before, _)| before != stamp);
-                if again {
-                    self.seen.insert(shown.clone(), (*stamp, now));
-                }
-                self.soon(SETTLE + Duration::from_millis(10));
-                settled = false;
-            }
-        }
-        let mut gone = Vec::new();
-        let mut missing = false;
-        for (shown, known) in &mut self.known {
-            if found.contains_key(shown) {
-                continue;
-            }
-            let since = *known.missing_since.get_or_insert(now);
-            if now - since >= VANISH {
-                gone.push(shown.clone());
-            } else {
-                missing = true;
-            }
-        }
-        if missing {
-            self.soon(Duration::from_millis(500));
-        }
-        for shown in gone {
-            self.known.remove(&shown);
-        }
-        self.seen.retain(|shown, _| found.contains_key(shown));
-        settled
+                Err(error) => (SourceFile::Unreadable(error.to_string()), Look::File(stamp)),
+            },
+        };
+        self.tracker.took(name, look);
+        self.changed |= self.unread.remove(name) || self.files.get(name) != Some(&file);
+        self.files.insert(name.to_owned(), file);
     }
 
-    fn soon(&mut self, wait: Duration) {
-        self.next = Some(self.next.map_or(wait, |next| next.min(wait)));
+    fn missed(&mut self, name: &str) {
+        if self.tracker.missed(name, self.now()) {
+            self.changed |= self.files.remove(name).is_some() | self.unread.remove(name);
+        }
+    }
+
+    /// Tells the listing if it changed. False: nobody listens.
+    fn report(&mut self) -> bool {
+        if self.tell.is_closed() {
+            return false;
+        }
+        if !std::mem::take(&mut self.changed) {
+            return true;
+        }
+        let root = self.options.root.display().to_string();
+        let files = if self.trouble.is_some() { BTreeMap::new() } else { self.listing() };
+        self.tell.blocking_send(Sources { root, trouble: self.trouble.clone(), files }).is_ok()
+    }
+
+    fn listing(&self) -> BTreeMap<String, SourceFile> {
+        let mut files = self.files.clone();
+        for name in &self.unread {
+            // Its sessions are neither wanted anew nor gone.
+            let wait = SourceFile::Unreadable("it is being written".to_owned());
+            files.entry(name.clone()).or_insert(wait);
+        }
+        let missing: Vec<&String> =
+            self.files.keys().filter(|n| self.tracker.is_missing(n)).collect();
+        if !missing.is_empty() {
+            leave_out_moved(&mut files, &missing);
+        }
+        files
     }
 }
 
-fn read(path: &Path, shown: &str) -> SourceFile {
-    match std::fs::metadata(path) {
-        Ok(meta) if meta.len() > FILE_MAX as u64 => SourceFile::Invalid(vec![format!(
-            "{shown}:1:1: the file has {} bytes; at most {FILE_MAX} are read",
-            meta.len()
-        )]),
-        Ok(_) => match std::fs::read(path) {
-            Ok(contents) => read_source(shown, &contents),
-            Err(error) => SourceFile::Unreadable(error.to_string()),
-        },
-        Err(error) => SourceFile::Unreadable(error.to_string()),
+/// Which directory it was in the last run.
+fn remembered(marker: &Path) -> Option<Identity> {
+    let text = std::fs::read_to_string(marker).ok()?;
+    let mut numbers = text.split_whitespace().map(str::parse);
+    let mut next = || numbers.next()?.ok();
+    Some((next()?, next()?, next()?))
+}
+
+/// A file that was renamed is missing under its old name for two seconds: what stands under
+/// another name by now is not there twice.
+fn leave_out_moved(files: &mut BTreeMap<String, SourceFile>, missing: &[&String]) {
+    let elsewhere: BTreeSet<(u8, String)> = files
+        .iter()
+        .filter(|(name, _)| !missing.contains(name))
+        .filter_map(|(_, file)| match file {
+            SourceFile::Parsed { objects, .. } => Some(objects.iter().map(key)),
+            SourceFile::Invalid(_) | SourceFile::Unreadable(_) => None,
+        })
+        .flatten()
+        .collect();
+    for name in missing {
+        if let Some(SourceFile::Parsed { objects, .. }) = files.get_mut(*name) {
+            objects.retain(|object| !elsewhere.contains(&key(object)));
+        }
     }
 }
 
-/// Regular files under the root; links are followed only if they end inside it, as the swaps of
-/// mounted ConfigMaps do.
-fn walk(
-    root: &Path,
-    dir: &Path,
-    depth: u32,
-    found: &mut BTreeMap<String, (PathBuf, Stamp)>,
-) -> std::io::Result<()> {
-    if depth > 32 {
-        return Ok(());
+fn key(object: &Object) -> (u8, String) {
+    match object {
+        Object::Session(session) => (0, session.name.to_string()),
+        Object::Class(class) => (1, class.name.to_string()),
     }
-    for entry in std::fs::read_dir(dir)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let Some(name) = name.to_str() else { continue };
-        let path = entry.path();
-        let kind = entry.file_type()?;
-        if kind.is_dir() && !name.starts_with('.') {
-            match walk(root, &path, depth + 1, found) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => (),
-                other => other?,
-            }
-            continue;
-        }
-        if !is_ours(name) {
-            continue;
-        }
-        if kind.is_symlink() {
-            let inside = std::fs::canonicalize(&path)
-                .and_then(|to| Ok(to.starts_with(std::fs::canonicalize(root)?)));
-            if !inside.unwrap_or_default() {
-                continue;
-            }
-        } else if !kind.is_file() {
-            continue;
-        }
-        let Ok(meta) = std::fs::metadata(&path) else { continue };
-        if meta.is_file() {
-            let shown = path.strip_prefix(root).unwrap_or(&path).display().to_string();
-            found.insert(shown, (path, stamp(&meta)));
-        }
-    }
-    Ok(())
+}
+
+/// Whether nothing was written to it for a while: nobody can set back a file's ctime.
+fn is_old(look: &Look) -> bool {
+    let Look::File(stamp) = look else { return false };
+    let Ok(wall) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) else { return false };
+    let newest = stamp.ctime.0.max(stamp.mtime.0);
+    let age = i64::try_from(wall.as_secs()).unwrap_or_default() - newest;
+    age > OLD.as_secs() as i64
 }

@@ -51,6 +51,9 @@ pub enum Loss {
     Timeout,
 }
 
+/// Where a lost question or answer matters, it is lost more often.
+const CHANGES: &[&str] = &["create container", "start container", "stop container", "put", "swap"];
+
 /// Called after each effect, with its name.
 type Check = Box<dyn Fn(&str) + Send + Sync>;
 
@@ -190,9 +193,6 @@ impl Sky {
         if slow < 2 {
             there *= 300;
         }
-        // Where a lost question or answer matters, it is lost more often.
-        const CHANGES: &[&str] =
-            &["create container", "start container", "stop container", "put", "swap"];
         let weight = if CHANGES.contains(&operation) { 4 } else { 1 };
         let fault = match kind {
             _ if dice >= self.per_mille * weight => Fault::None,
