@@ -147,6 +147,80 @@ fn f6_an_engine_that_is_not_there_at_the_start_is_waited_for() {
     assert_eq!(life(&rig.ready("ann-one")), life(&before));
 }
 
+/// An engine that may be killed: `scripts/private-engine`, ended with the test.
+struct PrivateEngine {
+    dir: tempfile::TempDir,
+    options: &'static [&'static str],
+}
+
+impl PrivateEngine {
+    const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/private-engine");
+
+    fn start(options: &'static [&'static str]) -> (PrivateEngine, String) {
+        let dir = tempfile::Builder::new().prefix("docket-e-").tempdir().unwrap();
+        let engine = PrivateEngine { dir, options };
+        let host = engine.run("start", options).trim().to_owned();
+        let load = format!("docker save docket-sample:latest | docker -H {host} load");
+        run("sh", &["-c", &load]);
+        (engine, host)
+    }
+
+    fn run(&self, command: &str, options: &[&str]) -> String {
+        let mut args = vec![command, self.dir.path().to_str().unwrap()];
+        args.extend(options);
+        run(PrivateEngine::SCRIPT, &args)
+    }
+}
+
+impl Drop for PrivateEngine {
+    fn drop(&mut self) {
+        let _what_can_be_done = std::process::Command::new(PrivateEngine::SCRIPT)
+            .arg("stop")
+            .arg(self.dir.path())
+            .output();
+    }
+}
+
+/// The engine is killed under a running session and comes back: what was before, and after.
+fn killed_engine(name: &str, options: &'static [&'static str]) -> (Value, Value) {
+    let (engine, host) = PrivateEngine::start(options);
+    let mut rig = Rig::new(name);
+    rig.configure(&format!("docker: {host}"));
+    let dir = engine.dir.path().to_str().unwrap().to_owned();
+    rig.through = vec![PrivateEngine::SCRIPT.to_owned(), "exec".to_owned(), dir];
+    rig.start();
+    rig.write("a.yaml", &session("ann-one", "ann", "one", ""));
+    let before = rig.ready("ann-one");
+    std::fs::write(rig.workspace("ann", "one").join("mine.txt"), "mine").unwrap();
+    engine.run("kill", &[]);
+    let unknown =
+        rig.see("is unknown", "ann-one", |view| condition(view, "RuntimeUnresponsive").0 == "True");
+    assert_eq!(unknown["status"]["port"], before["status"]["port"]);
+    engine.run("dockerd", engine.options);
+    let after = rig.see("is ready again", "ann-one", |view| {
+        condition(view, "Ready").0 == "True" && condition(view, "RuntimeUnresponsive").0 != "True"
+    });
+    rig.ok(&["sync", "ann-one"]);
+    assert_eq!(stored(&rig, "ann", "one", "mine.txt").as_deref(), Some("mine"));
+    rig.remove("a.yaml");
+    rig.gone("ann-one");
+    (before, after)
+}
+
+#[test]
+fn f7_an_engine_that_comes_back_without_its_containers_gets_them_started_again() {
+    let (before, after) = killed_engine("f7", &[]);
+    assert_eq!(after["metadata"]["uid"], before["metadata"]["uid"]);
+    assert_eq!(after["status"]["port"], before["status"]["port"]);
+    assert_eq!(id(&after), id(&before), "the same container");
+}
+
+#[test]
+fn f7_an_engine_that_kept_its_containers_finds_them_left_alone() {
+    let (before, after) = killed_engine("f7-live", &["--live-restore"]);
+    assert_eq!(life(&after), life(&before));
+}
+
 #[test]
 fn f8_an_engine_that_hangs_is_given_up_at_a_deadline_and_nothing_is_undone() {
     holds("f8", Fault::Hangs);
