@@ -19,6 +19,8 @@ pub struct Rig {
     dir: tempfile::TempDir,
     pub installation: String,
     pub ports: (u16, u16),
+    /// What the operator is started by, for one in another network.
+    pub through: Vec<String>,
     extra: String,
     operator: Option<Child>,
 }
@@ -44,6 +46,7 @@ impl Rig {
         let rig = Rig {
             installation: format!("it-{name}-{}", std::process::id()),
             ports: (first, first + PORTS_EACH - 1),
+            through: Vec::new(),
             extra: extra.to_owned(),
             operator: None,
             dir,
@@ -107,7 +110,10 @@ impl Rig {
             .append(true)
             .open(self.path("operator.log"))
             .unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_docket"))
+        let mut words = self.through.clone();
+        words.push(env!("CARGO_BIN_EXE_docket").to_owned());
+        let child = Command::new(&words[0])
+            .args(&words[1..])
             .args(["run", "--config"])
             .arg(self.path("docket.yaml"))
             .env("DOCKET_LOG_LEVEL", "info")
