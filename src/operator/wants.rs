@@ -84,6 +84,13 @@ impl Wants {
         self.decided.get(name).is_some_and(|want| !matches!(want, Want::Gone { .. }))
     }
 
+    /// Whether it was held for its record's sake alone: without one nothing is left to hold.
+    pub(super) fn only_held(&self, name: &SessionName) -> bool {
+        let named_twice = |reason: Reason| reason == Reason::DuplicateName;
+        let want = self.decided.get(name);
+        matches!(want, Some(Want::Held { reason, .. }) if !named_twice(*reason))
+    }
+
     pub(super) fn names(&self) -> Vec<SessionName> {
         self.decided.keys().cloned().collect()
     }

@@ -320,3 +320,18 @@ fn a_second_operator_of_an_installation_is_refused_whatever_its_state() {
     let told = second.tail();
     assert!(told.contains(&first.path("state").display().to_string()), "{told}");
 }
+
+#[test]
+fn a_held_session_that_is_deleted_by_command_is_not_listed_any_more() {
+    let mut rig = Rig::new("heldend");
+    let kept = session("ann", "ann", "one", "")
+        .replace("{name: ann}", "{name: ann, annotations: {docket.dev/prune: disabled}}");
+    rig.write("ann.yaml", &kept);
+    rig.start();
+    rig.ready("ann");
+    rig.remove("ann.yaml");
+    rig.see("is held", "ann", |view| condition(view, "PruneHeld").0 == "True");
+    rig.ok(&["delete", "ann"]);
+    rig.gone("ann");
+    assert_eq!(rig.containers(), []);
+}
