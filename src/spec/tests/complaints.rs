@@ -1,6 +1,5 @@
 //! Complaints: where, what, and what was probably meant.
 #![expect(clippy::needless_pass_by_value, reason = "an `expect!` is written where it is checked")]
-#![expect(clippy::too_many_lines, reason = "a table of refused texts")]
 
 use std::fmt::Write as _;
 

@@ -82,7 +82,7 @@ fn serve(mut client: &UnixStream, fault: Fault, shared: &Mutex<Shared>) -> std::
     if fault == Fault::Closed {
         return Ok(());
     }
-    let mut asked = [0; 64 * 1024];
+    let mut asked = vec![0; 64 * 1024];
     while client.read(&mut asked)? > 0 {
         match fault {
             Fault::Garbage => return client.write_all(b"\x00\xff no engine \r\n\r\n\x15"),
@@ -124,7 +124,7 @@ fn pass(mut client: &UnixStream, fault: Fault, shared: &Mutex<Shared>) -> std::i
         let _either_may_go = std::io::copy(&mut from, &mut to);
         let _closed_already = to.shutdown(Shutdown::Both);
     });
-    let mut asked = [0; 64 * 1024];
+    let mut asked = vec![0; 64 * 1024];
     loop {
         let count = client.read(&mut asked)?;
         let bytes = &asked[..count];
