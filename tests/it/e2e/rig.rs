@@ -162,7 +162,7 @@ impl Rig {
     /// Runs a docket command that must succeed.
     pub fn ok(&self, args: &[&str]) -> String {
         let said = self.docket(args);
-        assert_eq!(said.code, 0, "docket {args:?}: {said:?}{}", self.tail());
+        assert_eq!(said.code, 0, "docket {args:?}: {}{}", said.stderr, self.tail());
         said.stdout
     }
 
