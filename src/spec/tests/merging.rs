@@ -1,4 +1,6 @@
 //! Merging, limits, bounds, expansion, fingerprint.
+#![expect(clippy::needless_pass_by_value, reason = "an `expect!` is written where it is checked")]
+#![expect(clippy::too_many_lines, reason = "every default stands there")]
 
 use expect_test::{Expect, expect};
 

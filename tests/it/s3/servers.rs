@@ -108,7 +108,7 @@ fn started(name: &'static str) -> Server {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let end = Instant::now() + Duration::from_secs(60);
+    let end = Instant::now() + Duration::from_mins(1);
     while std::net::TcpStream::connect(&address).is_err() {
         if process.try_wait().unwrap().is_some() || Instant::now() > end {
             let mut words = String::new();

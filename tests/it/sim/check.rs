@@ -60,7 +60,8 @@ pub fn invariants(site: &Site, operation: &str) {
                 site.wrong(format!("records {other} and {uid} of {name} after {operation}"));
             }
         }
-        for one in own.iter().filter(|one| one.is_alive()) {
+        // A lost ledger is rebuilt in a while; what runs, runs on.
+        for one in own.iter().filter(|one| one.is_alive() && !site.forgetful) {
             if !records.keys().any(|uid| uid.as_str() == one.uid) {
                 site.wrong(format!("{} runs without a record after {operation}", one.name));
             }
