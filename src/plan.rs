@@ -24,7 +24,7 @@ use std::time::Duration;
 use crate::model::{
     Action, Applied, Bounds, Container, DesiredState, Failure, Health, Look, Operation, Phase,
     Reason, Record, Resolved, SessionName, SessionObject, SessionPlan, Source, Space, Timestamp,
-    WorkspaceSeen,
+    Uid, WorkspaceSeen,
 };
 
 pub use container::{classify_end, expected_hash};
@@ -156,6 +156,8 @@ pub struct Input<'a> {
     pub sessions: BTreeMap<&'a SessionName, &'a Session>,
     /// Free space for workspaces.
     pub space: Look<Space>,
+    /// Sessions that are over: a container that comes of one is removed.
+    pub ended: &'a BTreeMap<Uid, Timestamp>,
     /// Ports that somebody else holds, and until when they are left alone.
     pub quarantine: &'a BTreeMap<u16, Timestamp>,
     /// When the engine's present run began, if it can be told.
@@ -273,6 +275,11 @@ fn unadmitted(
             return unseen(Phase::Unknown, why);
         }
     };
+    let late = containers.iter().filter(|c| input.ended.contains_key(&c.uid));
+    let late: Vec<Action> = late.map(|c| Action::RemoveLate { id: c.id.clone() }).collect();
+    if !late.is_empty() {
+        return steps(Phase::Terminating, "the engine made a container of it late", late);
+    }
     match &one.want {
         Want::Held { reason, message, .. } => held(Phase::Pending, *reason, message),
         Want::Gone { .. } if containers.is_empty() => idle(Phase::Terminating, String::new()),

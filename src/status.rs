@@ -186,7 +186,7 @@ fn phase(scene: &Scene<'_>, drafts: &[conditions::Draft]) -> Phase {
         Phase::Pending if scene.record().is_none() && refused => Phase::Rejected,
         Phase::Running if !is(ConditionType::ContainerReady, Truth::True) => Phase::Starting,
         // It answered after the plan was made and before the next one.
-        Phase::Starting if is(ConditionType::Ready, Truth::True) => Phase::Running,
+        Phase::Starting | Phase::Unknown if is(ConditionType::Ready, Truth::True) => Phase::Running,
         Phase::Running if drafts.iter().any(conditions::Draft::is_update) => Phase::Updating,
         Phase::Running if sync_fails || is(ConditionType::Healthy, Truth::False) => Phase::Degraded,
         phase => phase,

@@ -1,536 +1,389 @@
-//! The watched directory: notify says where to look first, scans are the truth.
+//! The watched directory: notify says where to look first, listings are the truth.
 //!
-//! A file renamed in, or closed from writing, is read at once; any other after two equal looks. A
-//! vanished file counts after two looks two seconds apart. A root that is missing, unreadable,
-//! writable by others or another and empty is trouble, never an empty listing; which root the last
-//! files were in is kept in a note, so that this holds over restarts. The first listing waits for
-//! every file: one that is not whole yet is not one that is gone.
-#![expect(clippy::disallowed_methods, reason = "the shell: it reads the watched directory")]
+//! 1. `hints` tells names that were touched; each is looked at on its own and at once.
+//! 2. `disk` lists everything after a quiet moment, at least every 15 s, and whenever asked.
+//! 3. `settle` decides which of what was seen may be read, and which is gone.
+//! 4. What was read is parsed here, off the runtime's threads, and told as a whole listing.
+//!
+//! A root that is missing, unreadable, open to others, or another one and empty is trouble, never
+//! an empty listing.
+#![expect(clippy::disallowed_methods, reason = "the shell: it has the clock and the root's marker")]
+
+mod disk;
+mod hints;
+mod settle;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant, SystemTime};
 
-use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
-use notify::{Config, RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::RecommendedWatcher;
 use tokio::sync::mpsc;
 
-use crate::spec::{FILE_MAX, SourceFile, Sources, read_source};
+use crate::spec::{FILE_MAX, Object, SourceFile, Sources, read_source};
+use disk::{Found, Identity, Root};
+use hints::Hint;
+use settle::{Look, Tracker};
 
-/// Two looks this far apart that are equal make a file whole.
-const SETTLE: Duration = Duration::from_millis(250);
-/// Two looks this far apart that miss a file make it gone.
-const VANISH: Duration = Duration::from_secs(2);
-/// A scan is made at least this often, whatever notify says.
-const RESCAN: Duration = Duration::from_secs(15);
-/// The first listing waits this long for files that keep changing.
-const FIRST: Duration = Duration::from_secs(5);
-/// Mode bits that let others write.
-const OTHERS_WRITE: u32 = 0o022;
+/// A listing is made at least this often, whatever notify says.
+const RELIST: Duration = Duration::from_secs(15);
+/// While there is trouble, and while there are no hints.
+const RELIST_BLIND: Duration = Duration::from_secs(1);
+/// After a hint: a listing when nothing more came for so long ...
+const QUIET: Duration = Duration::from_millis(250);
+/// ... and at the latest after this.
+const QUIET_MAX: Duration = Duration::from_secs(2);
+/// A listing may take one part in so many of the time.
+const SHARE: u32 = 50;
+/// The same while hints come in.
+const SHARE_HINTED: u32 = 4;
+/// At the start, a file that nothing was written to for so long is whole.
+const OLD: Duration = Duration::from_secs(2);
 
 /// What is watched, and how.
 #[derive(Clone, Debug)]
-pub struct Watched {
+pub struct Options {
     /// The directory.
     pub root: PathBuf,
-    /// Where its identity is kept over restarts; `None`: nowhere.
-    pub note: Option<PathBuf>,
-    /// Whether specs that others can write are read all the same.
+    /// `allow.writableSpecs`: take specs that others can write.
     pub writable: bool,
+    /// A file that remembers which directory it was, over restarts: an unmounted directory looks
+    /// like an empty one.
+    pub marker: Option<PathBuf>,
 }
 
-type Stamp = (u64, u64, i64, i64, i64, i64);
-
-#[derive(Debug)]
-struct Known {
-    stamp: Stamp,
-    file: SourceFile,
-    missing_since: Option<Instant>,
-}
-
-/// What a watcher remembers between two scans.
-#[derive(Debug)]
-struct Memory {
-    watched: Watched,
-    identity: Option<(u64, u64)>,
-    /// Since when the first listing is awaited; `None` once it was made.
-    first: Option<Instant>,
-    known: BTreeMap<String, Known>,
-    seen: BTreeMap<String, (Stamp, Instant)>,
-    hinted: BTreeSet<PathBuf>,
-    next: Option<Duration>,
-}
-
-/// Watches a directory in a thread of its own until the receiver is dropped. The sender asks for
-/// a rescan.
-pub fn spawn(watched: Watched) -> (mpsc::Receiver<Sources>, mpsc::Sender<()>) {
+/// Watches a directory in a thread of its own until either end is dropped. The sender asks for a
+/// listing now; every changed listing comes out of the receiver.
+pub fn spawn(options: Options) -> (mpsc::Receiver<Sources>, mpsc::Sender<()>) {
     let (tell, told) = mpsc::channel(4);
-    let (ask, asked) = mpsc::channel(4);
-    std::thread::Builder::new()
-        .name("watch".to_owned())
-        .spawn(move || watch(watched, &tell, asked))
-        .map_or_else(|error| tracing::error!(%error, "the watcher did not start"), drop);
+    let (ask, mut asked) = mpsc::channel(4);
+    let (hint, hints) = std::sync::mpsc::channel();
+    let asks = hint.clone();
+    let forward = move || {
+        while asked.blocking_recv().is_some() {
+            if asks.send(Hint::Everywhere).is_err() {
+                return;
+            }
+        }
+        let _ended_already = asks.send(Hint::Stop);
+    };
+    let watch = move || Watch::new(options, tell, hint).run(&hints);
+    for (name, spawned) in [
+        ("watch-asks", std::thread::Builder::new().name("watch-asks".to_owned()).spawn(forward)),
+        ("watch", std::thread::Builder::new().name("watch".to_owned()).spawn(watch)),
+    ] {
+        if let Err(error) = spawned {
+            tracing::error!(%error, "thread {name} did not start");
+        }
+    }
     (told, ask)
 }
 
-enum Hint {
-    Whole(Vec<PathBuf>),
-    Look,
+struct Watch {
+    options: Options,
+    tell: mpsc::Sender<Sources>,
+    hint: Sender<Hint>,
+    watcher: Option<RecommendedWatcher>,
+    began: Instant,
+    tracker: Tracker,
+    files: BTreeMap<String, SourceFile>,
+    /// Names that were there at the first listing and could not be read yet.
+    unread: BTreeSet<String>,
+    /// The directory that was listed last, and the one of the last run.
+    identity: Option<Identity>,
+    watched: Option<Identity>,
+    trouble: Option<String>,
+    listed: bool,
+    changed: bool,
+    list_at: Duration,
+    first_hint: Option<Duration>,
+    /// Before this no listing is made, hint or not.
+    not_before: Duration,
 }
 
-fn watch(what: Watched, tell: &mpsc::Sender<Sources>, mut asked: mpsc::Receiver<()>) {
-    let (hint, hints) = std::sync::mpsc::channel();
-    let asks = hint.clone();
-    let forward = std::thread::Builder::new().name("watch-asks".to_owned()).spawn(move || {
-        while asked.blocking_recv().is_some() {
-            if asks.send(Hint::Look).is_err() {
-                return;
-            }
-        }
-    });
-    if let Err(error) = forward {
-        tracing::warn!(%error, "rescans cannot be asked for");
-    }
-    let mut watcher = watcher(&what.root, hint.clone());
-    let mut memory = Memory::new(what);
-    let mut last = None;
-    let mut watched = None;
-    loop {
-        let sources = memory.scan();
-        if memory.identity != watched {
-            watcher = self::watcher(&memory.watched.root, hint.clone());
-            watched = memory.identity;
-        }
-        if let Some(sources) = sources
-            && last.as_ref() != Some(&sources)
-        {
-            if tell.blocking_send(sources.clone()).is_err() {
-                return;
-            }
-            last = Some(sources);
-        }
-        let wait = memory.next.unwrap_or(RESCAN);
-        match hints.recv_timeout(wait) {
-            Ok(first) => memory.take(first),
-            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => (),
-            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return,
-        }
-        while let Ok(more) = hints.try_recv() {
-            memory.take(more);
-        }
-        if tell.is_closed() {
-            drop(watcher);
-            return;
-        }
-    }
-}
-
-fn watcher(root: &Path, hint: std::sync::mpsc::Sender<Hint>) -> Option<RecommendedWatcher> {
-    let config = Config::default().with_follow_symlinks(false);
-    let heed = move |event: notify::Result<notify::Event>| {
-        let Ok(event) = event else {
-            let _ended = hint.send(Hint::Look);
-            return;
-        };
-        let whole = matches!(
-            event.kind,
-            EventKind::Access(AccessKind::Close(AccessMode::Write))
-                | EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both))
-        );
-        let news = match event.kind {
-            EventKind::Access(_) if !whole => return,
-            _ if whole => Hint::Whole(event.paths),
-            _ => Hint::Look,
-        };
-        let _ended = hint.send(news);
-    };
-    let mut watcher = RecommendedWatcher::new(heed, config).ok()?;
-    if let Err(error) = watcher.watch(root, RecursiveMode::Recursive) {
-        tracing::debug!(%error, "no hints from the watched directory");
-    }
-    Some(watcher)
-}
-
-fn stamp(meta: &std::fs::Metadata) -> Stamp {
-    (meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec())
-}
-
-fn is_ours(name: &str) -> bool {
-    let ignored = name.starts_with('.') || name.ends_with('~');
-    let path = Path::new(name);
-    let ext = path.extension().and_then(|ext| ext.to_str()).unwrap_or_default();
-    !ignored && matches!(ext, "yaml" | "yml" | "json")
-}
-
-impl Memory {
-    fn new(watched: Watched) -> Memory {
-        let identity = watched.note.as_deref().and_then(noted);
-        Memory {
-            watched,
+impl Watch {
+    fn new(options: Options, tell: mpsc::Sender<Sources>, hint: Sender<Hint>) -> Watch {
+        let identity = options.marker.as_ref().and_then(|marker| remembered(marker));
+        Watch {
+            options,
+            tell,
+            hint,
+            watcher: None,
+            began: Instant::now(),
+            tracker: Tracker::default(),
+            files: BTreeMap::new(),
+            unread: BTreeSet::new(),
             identity,
-            first: Some(Instant::now()),
-            known: BTreeMap::new(),
-            seen: BTreeMap::new(),
-            hinted: BTreeSet::new(),
-            next: None,
+            watched: None,
+            trouble: None,
+            listed: false,
+            changed: false,
+            list_at: Duration::ZERO,
+            first_hint: None,
+            not_before: Duration::ZERO,
         }
     }
 
-    fn take(&mut self, hint: Hint) {
-        if let Hint::Whole(paths) = hint {
-            self.hinted.extend(paths);
-        }
+    fn now(&self) -> Duration {
+        self.began.elapsed()
     }
 
-    /// One scan. `None`: nothing can be told yet (the very first looks).
-    fn scan(&mut self) -> Option<Sources> {
-        self.next = None;
-        let root = self.watched.root.display().to_string();
-        let found = match self.look(&root) {
-            Ok(found) => found,
-            Err(why) => {
-                self.soon(Duration::from_secs(1));
-                return Some(Sources { root, trouble: Some(why), files: BTreeMap::new() });
+    fn run(mut self, hints: &Receiver<Hint>) {
+        let mut touched = BTreeMap::new();
+        loop {
+            match self.open() {
+                Ok(root) => self.look(&root, &std::mem::take(&mut touched)),
+                Err(trouble) => self.stand(trouble),
             }
-        };
-        let settled = self.settle(&found);
-        self.hinted.clear();
-        let files = self.known.iter().map(|(path, known)| (path.clone(), known.file.clone()));
-        let mut files: BTreeMap<String, SourceFile> = files.collect();
-        if let Some(began) = self.first {
-            if !settled && began.elapsed() < FIRST {
-                return None;
+            if !self.report() {
+                return;
             }
-            for path in self.seen.keys() {
-                let changing = SourceFile::Unreadable("it keeps changing".to_owned());
-                files.entry(path.clone()).or_insert(changing);
-            }
-            self.first = (!settled).then_some(began);
-        }
-        Some(Sources { root, trouble: None, files })
-    }
-
-    /// What lies under the root now, or why that cannot be told.
-    fn look(&mut self, root: &str) -> Result<BTreeMap<String, Found>, String> {
-        let meta = std::fs::metadata(&self.watched.root)
-            .map_err(|error| format!("{root} cannot be looked at: {error}"))?;
-        if !meta.is_dir() {
-            return Err(format!("{root} is not a directory"));
-        }
-        if !self.watched.writable && meta.mode() & OTHERS_WRITE != 0 {
-            return Err(writable_by_others(root, meta.mode()));
-        }
-        let mut found = BTreeMap::new();
-        walk(&self.watched, &self.watched.root, 0, &mut found)
-            .map_err(|error| format!("{root} cannot be listed: {error}"))?;
-        let identity = (meta.dev(), meta.ino());
-        if self.identity.is_some_and(|before| before != identity) && found.is_empty() {
-            return Err(format!("{root} is another directory now, and empty"));
-        }
-        if self.identity != Some(identity) && !found.is_empty() {
-            self.keep(identity);
-        }
-        if !found.is_empty() || self.identity.is_none() {
-            self.identity = Some(identity);
-        }
-        Ok(found)
-    }
-
-    /// Notes which root had files.
-    fn keep(&self, (dev, ino): (u64, u64)) {
-        let Some(note) = &self.watched.note else { return };
-        let beside = note.with_extension("new");
-        let kept = std::fs::write(&beside, format!("{dev} {ino}\n"))
-            .and_then(|()| std::fs::rename(&beside, note));
-        if let Err(error) = kept {
-            tracing::warn!(%error, "which directory the specs are in could not be noted");
-        }
-    }
-
-    /// Takes in what is whole, and lets go what is gone. Whether every file was settled.
-    fn settle(&mut self, found: &BTreeMap<String, Found>) -> bool {
-        let now = Instant::now();
-        let mut settled = true;
-        for (shown, Found { path, stamp, refused }) in found {
-            if let Some(known) = self.known.get_mut(shown) {
-                known.missing_since = None;
-                if known.stamp == *stamp {
-                    continue;
+            // In trouble nothing settles and nothing vanishes.
+            let due = self.tracker.next().filter(|_| self.trouble.is_none());
+            let next = due.map_or(self.list_at, |at| at.min(self.list_at));
+            match hints.recv_timeout(next.saturating_sub(self.now())) {
+                Ok(hint) => {
+                    let more = std::iter::once(hint).chain(hints.try_iter());
+                    if !self.heed(more, &mut touched) {
+                        return;
+                    }
                 }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
             }
-            let twice = self
-                .seen
-                .get(shown)
-                .is_some_and(|(before, at)| before == stamp && now - *at >= SETTLE);
-            if twice || self.hinted.contains(path) {
-                let file = match refused {
-                    Some(why) => SourceFile::Unreadable(why.clone()),
-                    None => read(path, shown),
-                };
-                let known = Known { stamp: *stamp, file, missing_since: None };
-                self.known.insert(shown.clone(), known);
-                self.seen.remove(shown);
-            } else {
-                let again = self.seen.get(shown).is_none_or(|(before, _)| before != stamp);
-                if again {
-                    self.seen.insert(shown.clone(), (*stamp, now));
+        }
+    }
+
+    /// Sorts hints into names to look at and a listing to make. False: it is over.
+    fn heed(
+        &mut self,
+        hints: impl Iterator<Item = Hint>,
+        touched: &mut BTreeMap<String, bool>,
+    ) -> bool {
+        let now = self.now();
+        for hint in hints {
+            match hint {
+                Hint::At { path, whole } => {
+                    let entry = touched.entry(path).or_default();
+                    // The newest word counts: closed and then written to again is not whole.
+                    *entry = whole.unwrap_or(*entry);
+                    let first = *self.first_hint.get_or_insert(now);
+                    self.list_at = self.list_at.min((now + QUIET).min(first + QUIET_MAX));
                 }
-                self.soon(SETTLE + Duration::from_millis(10));
-                settled = false;
+                Hint::Everywhere => self.soon(now),
+                Hint::Root => {
+                    self.watched = None;
+                    self.soon(now);
+                }
+                Hint::Stop => return false,
             }
         }
-        let mut gone = Vec::new();
-        let mut missing = false;
-        for (shown, known) in &mut self.known {
-            if found.contains_key(shown) {
-                continue;
+        true
+    }
+
+    fn soon(&mut self, now: Duration) {
+        self.list_at = self.list_at.min(now.max(self.not_before));
+    }
+
+    /// The root as it is now, watched for hints.
+    fn open(&mut self) -> Result<Root, String> {
+        let root = Root::open(&self.options.root, self.options.writable).map_err(|error| {
+            self.watched = None;
+            format!("cannot be opened: {error}")
+        })?;
+        if self.watched != Some(root.identity) {
+            // Watched before it is listed, or what comes between would be missed.
+            self.watcher = hints::watcher(&self.options.root, self.hint.clone());
+            self.watched = Some(root.identity);
+            self.list_at = Duration::ZERO;
+        }
+        match root.exposed() {
+            Some(exposed) => Err(exposed),
+            None => Ok(root),
+        }
+    }
+
+    /// There is trouble: nothing is concluded, everything known is kept.
+    fn stand(&mut self, trouble: String) {
+        let now = self.now();
+        self.list_at = now + RELIST_BLIND;
+        let trouble = format!("{} {trouble}", self.options.root.display());
+        self.changed |= self.trouble.as_ref() != Some(&trouble);
+        self.trouble = Some(trouble);
+    }
+
+    fn look(&mut self, root: &Root, touched: &BTreeMap<String, bool>) {
+        for (name, whole) in touched {
+            match root.look(name) {
+                Found::Spec(look) => self.seen(root, name, look, *whole),
+                Found::Directory => self.soon(self.now()),
+                Found::Nothing => self.missed(name),
             }
-            let since = *known.missing_since.get_or_insert(now);
-            if now - since >= VANISH {
-                gone.push(shown.clone());
-            } else {
-                missing = true;
+        }
+        if self.list_at <= self.now() || self.trouble.is_some() {
+            return self.list(root);
+        }
+        for name in self.tracker.due(self.now()) {
+            match root.look(&name) {
+                Found::Spec(look) => self.seen(root, &name, look, false),
+                Found::Directory => self.soon(self.now()),
+                Found::Nothing => self.missed(&name),
             }
         }
-        if missing {
-            self.soon(Duration::from_millis(500));
-        }
-        for shown in gone {
-            self.known.remove(&shown);
-        }
-        self.seen.retain(|shown, _| found.contains_key(shown));
-        settled
     }
 
-    fn soon(&mut self, wait: Duration) {
-        self.next = Some(self.next.map_or(wait, |next| next.min(wait)));
-    }
-}
-
-/// Reads at most what a spec file may have. Never waits: what is a FIFO by now has no writer.
-fn read(path: &Path, shown: &str) -> SourceFile {
-    let flags = rustix::fs::OFlags::NONBLOCK.union(rustix::fs::OFlags::NOCTTY);
-    let flags = i32::try_from(flags.bits()).unwrap_or_default();
-    let bytes =
-        std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path).and_then(|file| {
-            if !file.metadata()?.is_file() {
-                return Err(std::io::Error::other("it is not a regular file"));
-            }
-            let mut bytes = Vec::new();
-            file.take(FILE_MAX as u64 + 1).read_to_end(&mut bytes)?;
-            Ok(bytes)
-        });
-    match bytes {
-        Ok(bytes) if bytes.len() > FILE_MAX => SourceFile::Invalid(vec![format!(
-            "{shown}:1:1: the file is too large; at most {FILE_MAX} bytes are read"
-        )]),
-        Ok(bytes) => read_source(shown, &bytes),
-        Err(error) => SourceFile::Unreadable(error.to_string()),
-    }
-}
-
-fn writable_by_others(shown: &str, mode: u32) -> String {
-    format!(
-        "{shown} can be written by others (mode {:o}): chmod go-w it, or set allow.writableSpecs",
-        mode & 0o7777
-    )
-}
-
-/// The identity that [`Memory::keep`] noted.
-fn noted(note: &Path) -> Option<(u64, u64)> {
-    let text = std::fs::read_to_string(note).ok()?;
-    let (dev, ino) = text.trim().split_once(' ')?;
-    Some((dev.parse().ok()?, ino.parse().ok()?))
-}
-
-/// A file under the root.
-#[derive(Clone, Debug)]
-struct Found {
-    path: PathBuf,
-    stamp: Stamp,
-    /// Why it is not read.
-    refused: Option<String>,
-}
-
-/// Spec files under the root. Links are followed only if they end inside it, as the swaps of
-/// mounted `ConfigMap`s do; one that does not is a file that cannot be read, not one that is gone.
-fn walk(
-    watched: &Watched,
-    dir: &Path,
-    depth: u32,
-    found: &mut BTreeMap<String, Found>,
-) -> std::io::Result<()> {
-    if depth > 32 {
-        return Ok(());
-    }
-    for entry in std::fs::read_dir(dir)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let Some(name) = name.to_str() else { continue };
-        let path = entry.path();
-        let kind = entry.file_type()?;
-        if kind.is_dir() && !name.starts_with('.') {
-            match walk(watched, &path, depth + 1, found) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => (),
-                other => other?,
-            }
-            continue;
-        }
-        if !is_ours(name) {
-            continue;
-        }
-        if let Some(file) = judge(watched, path.clone(), kind) {
-            let shown = path.strip_prefix(&watched.root).unwrap_or(&path).display().to_string();
-            found.insert(shown, file);
-        }
-    }
-    Ok(())
-}
-
-/// A name that a spec file has: to be read, refused, or (it vanished just now) nothing.
-fn judge(watched: &Watched, path: PathBuf, kind: std::fs::FileType) -> Option<Found> {
-    let own = std::fs::symlink_metadata(&path).ok()?;
-    let refuse = |path: PathBuf, why: &str| {
-        Some(Found { path, stamp: stamp(&own), refused: Some(why.to_owned()) })
-    };
-    if kind.is_symlink() {
-        let inside = std::fs::canonicalize(&path)
-            .and_then(|to| Ok(to.starts_with(std::fs::canonicalize(&watched.root)?)));
-        match inside {
-            Ok(true) => (),
-            Ok(false) => return refuse(path, "a link that leads out of the directory"),
-            Err(error) => return refuse(path, &format!("a link that leads nowhere: {error}")),
-        }
-    }
-    let meta = match std::fs::metadata(&path) {
-        Ok(meta) => meta,
-        Err(error) => return refuse(path, &error.to_string()),
-    };
-    if !meta.is_file() {
-        return refuse(path, "it is not a regular file");
-    }
-    if !watched.writable && meta.mode() & OTHERS_WRITE != 0 {
-        let why = writable_by_others("it", meta.mode());
-        return Some(Found { path, stamp: stamp(&meta), refused: Some(why) });
-    }
-    Some(Found { path, stamp: stamp(&meta), refused: None })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-
-    const ONE: &str = "apiVersion: docket.dev/v1\nkind: Session\nspec: {user: a, case: b}\n";
-
-    fn site() -> (tempfile::TempDir, Watched) {
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().join("specs");
-        std::fs::create_dir(&root).unwrap();
-        std::fs::set_permissions(&root, PermissionsExt::from_mode(0o755)).unwrap();
-        let watched = Watched { root, note: Some(dir.path().join("note")), writable: false };
-        (dir, watched)
-    }
-
-    fn put(watched: &Watched, name: &str) {
-        let path = watched.root.join(name);
-        std::fs::write(&path, ONE).unwrap();
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
-    }
-
-    /// Makes what was seen so far old enough to be taken.
-    fn age(memory: &mut Memory) {
-        for (_, at) in memory.seen.values_mut() {
-            *at = at.checked_sub(SETTLE).unwrap();
-        }
-    }
-
-    fn listing(memory: &mut Memory) -> Sources {
-        memory.scan();
-        age(memory);
-        memory.scan().unwrap()
-    }
-
-    #[test]
-    fn a_file_renamed_in_during_the_first_looks_does_not_make_the_others_gone() {
-        let (_dir, watched) = site();
-        put(&watched, "a.yaml");
-        let mut memory = Memory::new(watched.clone());
-        assert_eq!(memory.scan(), None);
-        put(&watched, "b.yaml");
-        memory.take(Hint::Whole(vec![watched.root.join("b.yaml")]));
-        assert_eq!(memory.scan(), None, "a.yaml was not read yet");
-        age(&mut memory);
-        let files: Vec<String> = memory.scan().unwrap().files.into_keys().collect();
-        assert_eq!(files, ["a.yaml", "b.yaml"]);
-    }
-
-    #[test]
-    fn a_file_that_keeps_changing_from_the_start_is_unreadable_and_not_gone() {
-        let (_dir, watched) = site();
-        put(&watched, "a.yaml");
-        let mut memory = Memory::new(watched);
-        assert_eq!(memory.scan(), None);
-        memory.first = Instant::now().checked_sub(FIRST);
-        let sources = memory.scan().unwrap();
-        assert!(matches!(sources.files["a.yaml"], SourceFile::Unreadable(_)), "{sources:?}");
-        age(&mut memory);
-        let sources = memory.scan().unwrap();
-        assert!(matches!(sources.files["a.yaml"], SourceFile::Parsed { .. }), "{sources:?}");
-    }
-
-    #[test]
-    fn another_and_empty_root_is_trouble_even_after_a_restart() {
-        let (dir, watched) = site();
-        put(&watched, "a.yaml");
-        assert_eq!(listing(&mut Memory::new(watched.clone())).files.len(), 1);
-        std::fs::rename(&watched.root, dir.path().join("away")).unwrap();
-        std::fs::create_dir(&watched.root).unwrap();
-        std::fs::set_permissions(&watched.root, PermissionsExt::from_mode(0o755)).unwrap();
-        let mut memory = Memory::new(watched.clone());
-        assert!(memory.scan().unwrap().trouble.is_some());
-        put(&watched, "b.yaml");
-        assert_eq!(listing(&mut memory).trouble, None);
-        std::fs::remove_file(watched.root.join("b.yaml")).unwrap();
-        assert_eq!(Memory::new(watched).scan().unwrap().trouble, None, "the same one, emptied");
-    }
-
-    #[test]
-    fn specs_that_others_can_write_are_not_read_unless_that_is_allowed() {
-        let (_dir, mut watched) = site();
-        put(&watched, "a.yaml");
-        put(&watched, "b.yaml");
-        let mode = |name: &str, mode| {
-            let path = watched.root.join(name);
-            std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    fn list(&mut self, root: &Root) {
+        let began = self.now();
+        let all = match root.list() {
+            Ok(all) => all,
+            Err(error) => return self.stand(format!("cannot be listed: {error}")),
         };
-        mode("a.yaml", 0o666);
-        let sources = listing(&mut Memory::new(watched.clone()));
-        assert!(matches!(sources.files["a.yaml"], SourceFile::Unreadable(_)), "{sources:?}");
-        assert!(matches!(sources.files["b.yaml"], SourceFile::Parsed { .. }), "{sources:?}");
-        mode("", 0o775);
-        assert!(Memory::new(watched.clone()).scan().unwrap().trouble.is_some());
-        watched.writable = true;
-        let sources = listing(&mut Memory::new(watched));
-        assert!(matches!(sources.files["a.yaml"], SourceFile::Parsed { .. }), "{sources:?}");
+        if all.is_empty() && self.identity.is_some_and(|before| before != root.identity) {
+            return self.stand(
+                "is another directory than before, and empty: put a spec there, or mount it"
+                    .to_owned(),
+            );
+        }
+        self.adopt(root.identity);
+        self.changed |= self.trouble.take().is_some() || !self.listed;
+        for (name, look) in &all {
+            let whole = !self.listed && is_old(look);
+            if !self.listed {
+                self.unread.insert(name.clone());
+            }
+            self.seen(root, name, look.clone(), whole);
+        }
+        let known: Vec<String> = self.tracker.names().map(str::to_owned).collect();
+        for name in known.iter().filter(|name| !all.contains_key(*name)) {
+            self.missed(name);
+        }
+        self.listed = true;
+        self.first_hint = None;
+        let took = self.now().saturating_sub(began);
+        let every = if self.watcher.is_some() { RELIST } else { RELIST_BLIND };
+        self.list_at = self.now() + every.max(took * SHARE);
+        self.not_before = self.now() + took * SHARE_HINTED;
     }
 
-    #[test]
-    fn links_that_lead_out_fifos_and_dangling_links_are_unreadable_and_never_waited_for() {
-        let (_dir, watched) = site();
-        std::os::unix::fs::symlink("/etc/shadow", watched.root.join("out.yaml")).unwrap();
-        std::os::unix::fs::symlink("nowhere", watched.root.join("gone.yaml")).unwrap();
-        let fifo = watched.root.join("fifo.yaml");
-        let mode = rustix::fs::Mode::RUSR;
-        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-        let sources = listing(&mut Memory::new(watched));
-        assert_eq!(sources.files.len(), 3);
-        for (name, file) in &sources.files {
-            assert!(matches!(file, SourceFile::Unreadable(_)), "{name}: {file:?}");
+    /// Remembers which directory it is, for the next run too.
+    fn adopt(&mut self, identity: Identity) {
+        if self.identity == Some(identity) {
+            return;
         }
-        assert!(matches!(read(&fifo, "fifo.yaml"), SourceFile::Unreadable(_)));
+        self.identity = Some(identity);
+        let Some(marker) = &self.options.marker else { return };
+        let text = format!("{} {} {}\n", identity.0, identity.1, identity.2);
+        let half = marker.with_extension("tmp");
+        let written = std::fs::write(&half, text).and_then(|()| std::fs::rename(&half, marker));
+        if let Err(error) = written {
+            tracing::warn!(%error, "{} cannot be written", marker.display());
+        }
     }
+
+    fn seen(&mut self, root: &Root, name: &str, look: Look, whole: bool) {
+        self.changed |= self.tracker.is_missing(name);
+        if !self.tracker.seen(name, &look, whole, self.now()) {
+            return;
+        }
+        let (file, look) = match look {
+            Look::Refused(why) => (SourceFile::Unreadable(why.clone()), Look::Refused(why)),
+            Look::File(stamp) if stamp.size > FILE_MAX as u64 => {
+                let size = stamp.size;
+                let why = format!("{name}:1:1: the file has {size} bytes, at most 64 KiB are read");
+                (SourceFile::Invalid(vec![why]), Look::File(stamp))
+            }
+            Look::File(stamp) => match root.read(name) {
+                Ok(Some((stamp, contents))) => (read_source(name, &contents), Look::File(stamp)),
+                // It changes: it has to settle.
+                Ok(None) => return self.tracker.again(name, Look::File(stamp), self.now()),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    return self.missed(name);
+                }
+                Err(error) => (SourceFile::Unreadable(error.to_string()), Look::File(stamp)),
+            },
+        };
+        self.tracker.took(name, look);
+        self.changed |= self.unread.remove(name) || self.files.get(name) != Some(&file);
+        self.files.insert(name.to_owned(), file);
+    }
+
+    fn missed(&mut self, name: &str) {
+        if self.tracker.missed(name, self.now()) {
+            self.changed |= self.files.remove(name).is_some() | self.unread.remove(name);
+        }
+    }
+
+    /// Tells the listing if it changed. False: nobody listens.
+    fn report(&mut self) -> bool {
+        if self.tell.is_closed() {
+            return false;
+        }
+        if !std::mem::take(&mut self.changed) {
+            return true;
+        }
+        let root = self.options.root.display().to_string();
+        let files = if self.trouble.is_some() { BTreeMap::new() } else { self.listing() };
+        self.tell.blocking_send(Sources { root, trouble: self.trouble.clone(), files }).is_ok()
+    }
+
+    fn listing(&self) -> BTreeMap<String, SourceFile> {
+        let mut files = self.files.clone();
+        for name in &self.unread {
+            // Its sessions are neither wanted anew nor gone.
+            let wait = SourceFile::Unreadable("it is being written".to_owned());
+            files.entry(name.clone()).or_insert(wait);
+        }
+        let missing: Vec<&String> =
+            self.files.keys().filter(|n| self.tracker.is_missing(n)).collect();
+        if !missing.is_empty() {
+            leave_out_moved(&mut files, &missing);
+        }
+        files
+    }
+}
+
+/// Which directory it was in the last run.
+fn remembered(marker: &Path) -> Option<Identity> {
+    let text = std::fs::read_to_string(marker).ok()?;
+    let mut numbers = text.split_whitespace().map(str::parse);
+    let mut next = || numbers.next()?.ok();
+    Some((next()?, next()?, next()?))
+}
+
+/// A file that was renamed is missing under its old name for two seconds: what stands under
+/// another name by now is not there twice.
+fn leave_out_moved(files: &mut BTreeMap<String, SourceFile>, missing: &[&String]) {
+    let elsewhere: BTreeSet<(u8, String)> = files
+        .iter()
+        .filter(|(name, _)| !missing.contains(name))
+        .filter_map(|(_, file)| match file {
+            SourceFile::Parsed { objects, .. } => Some(objects.iter().map(key)),
+            SourceFile::Invalid(_) | SourceFile::Unreadable(_) => None,
+        })
+        .flatten()
+        .collect();
+    for name in missing {
+        if let Some(SourceFile::Parsed { objects, .. }) = files.get_mut(*name) {
+            objects.retain(|object| !elsewhere.contains(&key(object)));
+        }
+    }
+}
+
+fn key(object: &Object) -> (u8, String) {
+    match object {
+        Object::Session(session) => (0, session.name.to_string()),
+        Object::Class(class) => (1, class.name.to_string()),
+    }
+}
+
+/// Whether nothing was written to it for a while: nobody can set back a file's ctime.
+fn is_old(look: &Look) -> bool {
+    let Look::File(stamp) = look else { return false };
+    let Ok(wall) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) else { return false };
+    let newest = stamp.ctime.0.max(stamp.mtime.0);
+    let age = i64::try_from(wall.as_secs()).unwrap_or_default() - newest;
+    age > OLD.as_secs() as i64
 }

@@ -276,6 +276,7 @@ async fn events(
     }
     let mut items = served.handle.events_after(after);
     items.retain(|event| session.is_none() || event.session == session);
+    let items = items.into_iter().map(|event| reader.event(event)).collect();
     let list =
         EventList { api_version: "docket.dev/v1".to_owned(), kind: "EventList".to_owned(), items };
     Ok(Json(list).into_response())

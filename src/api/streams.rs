@@ -134,7 +134,8 @@ pub(super) fn events(
         }
     });
     let stream = received(reader).map(move |event: Event| {
-        let data = serde_json::to_string(&who.event(event.clone())).unwrap_or_default();
+        let event = who.event(event);
+        let data = serde_json::to_string(&event).unwrap_or_default();
         Ok::<_, Infallible>(sse::Event::default().id(event.seq.to_string()).data(data))
     });
     Sse::new(stream).keep_alive(KeepAlive::default()).into_response()

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use chrono::TimeDelta;
 use tokio::sync::broadcast;
 
 use crate::model::{Base, Event, Record, SessionName, Timestamp, Uid};
@@ -11,6 +12,10 @@ use crate::world::{Contents, Ledger, LedgerError, Write};
 
 /// How many events are kept for `docket events`.
 const EVENTS: usize = 2000;
+/// Name of the ledger's fact that holds the sessions that are over.
+const ENDED: &str = "ended";
+/// How many of them are remembered, and for how long.
+const ENDED_KEPT: (usize, TimeDelta) = (256, TimeDelta::days(1));
 
 /// All records, and everything else the ledger keeps.
 #[derive(Debug)]
@@ -21,6 +26,8 @@ pub struct Book<L> {
     names: Mutex<BTreeMap<SessionName, Vec<Uid>>>,
     /// Records whose admission failed: whether the ledger has them is not known.
     doubtful: Mutex<Vec<Uid>>,
+    /// Sessions that are over, and since when, for a day: what still comes of them is removed.
+    ended: Mutex<Arc<BTreeMap<Uid, Timestamp>>>,
     events: Mutex<u64>,
     /// Past events, oldest first; shared with the API.
     pub past: Arc<Mutex<VecDeque<Event>>>,
@@ -57,6 +64,13 @@ impl<L: Ledger> Book<L> {
             slots: Mutex::new(slots),
             names: Mutex::new(names),
             doubtful: Mutex::default(),
+            ended: Mutex::new(Arc::new(
+                contents
+                    .facts
+                    .get(ENDED)
+                    .and_then(|text| serde_json::from_str(text).ok())
+                    .unwrap_or_default(),
+            )),
             events: Mutex::new(seq),
             past: Arc::new(Mutex::new(past)),
             live: broadcast::channel(1024).0,
@@ -165,10 +179,17 @@ impl<L: Ledger> Book<L> {
     ///
     /// # Errors
     /// The ledger's: then the record stands.
-    pub async fn drop_record(&self, uid: &Uid) -> Result<(), LedgerError> {
+    pub async fn drop_record(&self, uid: &Uid, now: Timestamp) -> Result<(), LedgerError> {
         let Some(slot) = locked(&self.slots).get(uid).cloned() else { return Ok(()) };
         let _turn = slot.turn.lock().await;
-        self.ledger.commit(vec![Write::DropRecord(uid.clone())]).await?;
+        let ended = Arc::new(with_one_more(&locked(&self.ended), uid, now));
+        let mut batch = vec![Write::DropRecord(uid.clone())];
+        // It is plain data and cannot fail; without it only a late container would stay.
+        batch.extend(
+            serde_json::to_string(&*ended).ok().map(|text| Write::Fact(ENDED.to_owned(), text)),
+        );
+        *locked(&self.ended) = ended;
+        self.ledger.commit(batch).await?;
         let gone = locked(&slot.value).take();
         locked(&self.slots).remove(uid);
         if let Some(record) = gone {
@@ -181,6 +202,11 @@ impl<L: Ledger> Book<L> {
             }
         }
         Ok(())
+    }
+
+    /// The sessions that are over: nothing of them is owed, and nothing of them may stay.
+    pub fn ended(&self) -> Arc<BTreeMap<Uid, Timestamp>> {
+        Arc::clone(&locked(&self.ended))
     }
 
     /// The sync index of a session; empty if it has none that can be trusted.
@@ -223,6 +249,21 @@ impl<L: Ledger> Book<L> {
         let _nobody_listens = self.live.send(event.clone());
         event
     }
+}
+
+/// The sessions that are over with one more; the oldest are forgotten.
+fn with_one_more(
+    before: &BTreeMap<Uid, Timestamp>,
+    uid: &Uid,
+    now: Timestamp,
+) -> BTreeMap<Uid, Timestamp> {
+    let (most, age) = ENDED_KEPT;
+    let mut all: Vec<(Timestamp, Uid)> =
+        before.iter().filter(|(_, at)| now - **at < age).map(|(u, at)| (*at, u.clone())).collect();
+    all.sort();
+    let excess = (all.len() + 1).saturating_sub(most);
+    let kept = all.into_iter().skip(excess).map(|(at, uid)| (uid, at));
+    kept.chain([(uid.clone(), now)]).collect()
 }
 
 impl Slot {

@@ -162,7 +162,7 @@ where
         })
         .await?;
         let (reason, what) = if restart { ("Restarted", "again") } else { ("Started", "") };
-        self.event(false, reason, &format!("container {id} was started {what}").trim_end());
+        self.event(false, reason, format!("container {id} was started {what}").trim_end());
         Ok(())
     }
 
@@ -216,6 +216,17 @@ where
         })
         .await?;
         self.event(false, "Removed", &format!("container {id} was removed"));
+        Ok(())
+    }
+
+    /// What came of a session that is over: it has no record that could tell how it is to end.
+    pub(super) async fn remove_late(&mut self, id: &ContainerId) -> Result<(), StepError> {
+        const GRACE: Duration = Duration::from_secs(10);
+        self.touched.push(id.clone());
+        let _permit = self.doors.lanes.engine.acquire().await;
+        self.doors.engine.stop(id, GRACE).await?;
+        self.doors.engine.remove(id).await?;
+        self.event(false, "Removed", &format!("container {id} came late and was removed"));
         Ok(())
     }
 }

@@ -203,6 +203,7 @@ where
                 Ok(self.doors.workspaces.empty_trash(&record.uid).await?)
             }
             Action::DropRecord => self.drop_record().await,
+            Action::RemoveLate { id } => self.remove_late(id).await,
             Action::Rebuild { .. } => self.rebuild(action).await,
             Action::BeginEnding { .. }
             | Action::NoteTermination(_)
@@ -286,7 +287,7 @@ where
                     Ok(Ok(())) => (),
                     Ok(Err(met)) => self.event(true, "SyncFailed", &met.to_string()),
                     Err(_) => {
-                        self.event(true, "SyncFailed", "the sync before the stop took too long")
+                        self.event(true, "SyncFailed", "the sync before the stop took too long");
                     }
                 }
                 self.change(|record| {
@@ -335,7 +336,7 @@ where
         let record = self.record()?;
         self.doors.workspaces.drop_secrets(&record.uid).await?;
         self.doors.workspaces.drop_note(&record.uid).await?;
-        self.doors.book.drop_record(&record.uid).await?;
+        self.doors.book.drop_record(&record.uid, self.now()).await?;
         self.event(false, "Ended", "nothing of it is left");
         Ok(())
     }

@@ -130,18 +130,16 @@ where
         let random = self.doors.clock.random()[0];
         let before = self.record()?;
         self.change(|record| match action {
-            Action::BeginEnding { cause } => {
-                if record.ending.is_none() {
-                    record.ending = Some(Ending {
-                        since: now,
-                        cause: cause.clone(),
-                        discard: false,
-                        pre_synced: false,
-                        final_synced: false,
-                        trashed: false,
-                    });
-                    record.ready_since = None;
-                }
+            Action::BeginEnding { cause } if record.ending.is_none() => {
+                record.ending = Some(Ending {
+                    since: now,
+                    cause: cause.clone(),
+                    discard: false,
+                    pre_synced: false,
+                    final_synced: false,
+                    trashed: false,
+                });
+                record.ready_since = None;
             }
             Action::NoteTermination(end) => note_end(record, end.clone()),
             Action::NoteFailure { operation, reason, message, terminal } => {

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
     Base, BaseEntry, FileState, FilesSeen, ManifestEntry, RelPath, Remote, Scan, SkipReason, Stamp,
-    WorkspaceSpec,
+    Tree, WorkspaceSpec,
 };
 use crate::sync::{BadManifest, Context, Emptied, Plan, diff};
 use crate::workspace::{BadGlob, Excludes};
@@ -79,23 +79,21 @@ pub enum FilesError {
         why: String,
     },
     /// The manifest is empty.
-    #[error("the manifest of {case} is not followed")]
+    #[error("the manifest of {case} is not followed: {why}")]
     Emptied {
         /// `user/case`.
         case: String,
         /// How much is known.
-        #[source]
         why: Emptied,
     },
     /// The manifest is refused.
-    #[error("{key} of {case} is refused")]
+    #[error("{key} of {case} is refused: {why}")]
     ManifestInvalid {
         /// `user/case`.
         case: String,
         /// The manifest or its tree.
         key: String,
         /// What is wrong with it.
-        #[source]
         why: BadManifest,
     },
     /// A content is not in the store.
@@ -121,7 +119,7 @@ pub enum FilesError {
         case: String,
     },
     /// `sync.exclude` cannot be read.
-    #[error("sync.exclude cannot be used")]
+    #[error(transparent)]
     Exclude(#[from] BadGlob),
 }
 
@@ -206,7 +204,9 @@ struct Outcome {
 }
 
 /// Syncs a workspace with the store, both ways. `base`: what both sides last agreed on; without
-/// it nothing is deleted on either side.
+/// it nothing is deleted on either side. With [`ScanMode::Checksum`] it is the last sync of a
+/// workspace nobody writes to any more: everything goes out, and nothing is brought here but what
+/// takes the place of a conflict copy.
 ///
 /// # Errors
 /// [`FilesError`]: what was committed before stays committed, and doing it again is safe.
@@ -284,10 +284,13 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
                 }
                 continue;
             };
-            self.remove_here(&plan, &mut outcome).await?;
-            self.fetch_all(&plan, &mut outcome).await?;
-            self.make_tree(&plan).await?;
-            let next = next_base(base.as_ref(), &plan, &outcome, &remote, &plan.tree);
+            if mode == ScanMode::Quick {
+                self.remove_here(&plan, &mut outcome).await?;
+                self.fetch_all(&plan, &mut outcome).await?;
+                self.make_tree(&plan).await?;
+            }
+            let tree = if mode == ScanMode::Quick { plan.tree.clone() } else { here(&plan) };
+            let next = next_base(base.as_ref(), &plan, &outcome, &remote, tree);
             rounds += 1;
             if outcome.unsent.is_empty() || rounds >= ROUNDS {
                 outcome.conflicts = conflicts;
@@ -351,7 +354,7 @@ fn next_base(
     plan: &Plan,
     outcome: &Outcome,
     remote: &Remote,
-    tree: &crate::model::Tree,
+    tree: Tree,
 ) -> Base {
     let mut files = plan.agreed.clone();
     for path in plan.changes.keys() {
@@ -364,11 +367,19 @@ fn next_base(
         }
     }
     files.extend(outcome.agreed.clone());
-    let mut base = Base { etag: None, files, tree: tree.clone() };
+    let mut base = Base { etag: None, files, tree };
     if mirrors(&base, remote) {
         base.etag.clone_from(&remote.etag);
     }
     base
+}
+
+/// What of a plan's tree stands here without anything being made.
+fn here(plan: &Plan) -> Tree {
+    let mut tree = plan.tree.clone();
+    tree.directories.retain(|path, _| !plan.make.directories.contains_key(path));
+    tree.symlinks.retain(|path, _| !plan.make.symlinks.contains_key(path));
+    tree
 }
 
 /// Whether the manifest can be worked out from the base, so that its ETag alone tells that

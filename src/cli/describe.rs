@@ -61,7 +61,7 @@ pub(super) fn draw(
     let spec = super::output::render(super::output::Format::Yaml, &view.spec);
     text.push_str(&indent(&clean_lines(&spec.unwrap_or_default())));
     if events.is_empty() {
-        text.push_str("Events:          none\n")
+        text.push_str("Events:          none\n");
     } else {
         text.push_str("Events:\n");
         text.push_str(&indent(&events::draw(events, now, true)));

@@ -53,7 +53,7 @@ pub(super) fn draw(view: &SessionView, now: Timestamp) -> String {
     let _ = writeln!(text, "{} is {}, {word}{why}.", clean(&view.metadata.name), status.phase);
     let off = off(view);
     if off.is_empty() {
-        text.push_str("It is as it was asked for.\n")
+        text.push_str("It is as it was asked for.\n");
     } else {
         text.push_str("Not as asked for, or under way:\n");
         for condition in off {
@@ -128,9 +128,9 @@ fn next(text: &mut String, view: &SessionView, now: Timestamp) {
     text.push_str("What happens next:\n");
     let plan = clean_lines(&status.plan);
     if plan.trim().is_empty() {
-        text.push_str("  nothing is planned\n")
+        text.push_str("  nothing is planned\n");
     } else {
-        text.push_str(&indent(&plan))
+        text.push_str(&indent(&plan));
     }
     let when = |at: Timestamp| {
         if at > now {

@@ -138,10 +138,10 @@ async fn start(config: &Config, shutdown: &CancellationToken) -> Result<Running,
         quarantine: Mutex::default(),
         lanes: Lanes::default(),
     };
-    let (sources, rescan) = crate::watch::spawn(crate::watch::Watched {
+    let (sources, rescan) = crate::watch::spawn(crate::watch::Options {
         root: config.specs.clone(),
-        note: Some(config.state.join("specs-root")),
         writable: config.allow.writable_specs,
+        marker: Some(config.state.join("specs-root")),
     });
     let (settings, changed) = mpsc::channel(1);
     let (operator, handle) = Operator::new(
@@ -171,7 +171,7 @@ fn store(config: &Config) -> Result<Store, Failure> {
                 path_style: config.s3.path_style,
                 ca_file: config.s3.ca_file.clone(),
             };
-            S3::new(how).map(|s3| Store::S3(Box::new(s3))).map_err(wrong)
+            S3::new(&how).map(|s3| Store::S3(Box::new(s3))).map_err(wrong)
         }
     }
 }

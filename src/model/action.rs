@@ -172,6 +172,12 @@ pub enum Action {
     EmptyTrash,
     /// Frees the port and drops the record: nothing is owed any more.
     DropRecord,
+    /// Removes a container that the engine made for a session after that session was over: a
+    /// creation that was given up as unanswered came late.
+    RemoveLate {
+        /// Which.
+        id: ContainerId,
+    },
     /// Takes an orphan into the ledger: a container of ours without a record.
     Rebuild {
         /// What was found, for people.
@@ -284,6 +290,9 @@ impl fmt::Display for Action {
             Action::TrashWorkspace => f.write_str("move workspace to the trash"),
             Action::EmptyTrash => f.write_str("remove workspace from the trash"),
             Action::DropRecord => f.write_str("release port and record"),
+            Action::RemoveLate { id } => {
+                write!(f, "remove container {id}, which came after its session's end")
+            }
             Action::Rebuild { found, .. } => write!(f, "rebuild the record from {found}"),
         }
     }

@@ -87,11 +87,11 @@ impl Default for Limits {
         Limits {
             connect: Duration::from_secs(5),
             idle: Duration::from_secs(30),
-            total: Duration::from_secs(120),
+            total: Duration::from_mins(2),
             attempts: 6,
             first_wait: Duration::from_millis(100),
             longest_wait: Duration::from_secs(10),
-            elapsed: Duration::from_secs(60),
+            elapsed: Duration::from_mins(1),
             part: 16 << 20,
             memory: 48 << 20,
             in_flight: 64,
@@ -123,8 +123,8 @@ pub struct S3 {
 impl S3 {
     /// A store by its configuration, with the process's environment for credentials. Nothing is
     /// asked yet. [`StoreErrorKind::Invalid`] says which setting is wrong.
-    pub fn new(config: S3Config) -> Result<S3, StoreError> {
-        S3::with(&config, Limits::default(), Arc::new(|name: &str| std::env::var(name).ok()))
+    pub fn new(config: &S3Config) -> Result<S3, StoreError> {
+        S3::with(config, Limits::default(), Arc::new(|name: &str| std::env::var(name).ok()))
     }
 
     /// A store with other limits and another place to look credentials up.

@@ -54,7 +54,7 @@ where
             Ask::Logs { name, follow, tail, reply } => self.logs_of(&name, follow, tail, reply),
             Ask::Top(name, reply) => self.top(name.as_ref(), reply),
             Ask::Sources(reply) => {
-                give(reply, Ok(self.wants.sources(self.sources.as_ref(), &self.applied)))
+                give(reply, Ok(self.wants.sources(self.sources.as_ref(), &self.applied)));
             }
             Ask::ConfirmPrune(reply) => {
                 let answer = self.confirm_prune().await;
@@ -134,6 +134,7 @@ where
     }
 
     fn next_plan(&self, sessions: &BTreeMap<SessionName, Session>) -> Plan {
+        let ended = self.doors.book.ended();
         let quarantine =
             self.doors.quarantine.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let sessions: BTreeMap<&SessionName, &Session> = sessions.iter().collect();
@@ -142,6 +143,7 @@ where
             policy: &self.settings.policy,
             sessions,
             space: self.space.clone(),
+            ended: &ended,
             quarantine: &quarantine,
             engine_started: self.engine_started,
             underway: self.underway(),

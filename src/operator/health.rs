@@ -102,7 +102,7 @@ fn next_early(wait: Duration, interval: Duration) -> Duration {
 
 /// The first success of a start, and every sixth probe, come through the published address.
 async fn ask<P: Probe>(probe: &P, target: &Target, passed: bool, number: u32) -> ProbeOutcome {
-    let through_published = !passed || number % PUBLISHED_EVERY == 0;
+    let through_published = !passed || number.is_multiple_of(PUBLISHED_EVERY);
     let (path, timeout) = (&target.spec.path, target.spec.timeout);
     match (target.published, target.inner) {
         (Some(_), Some(inner)) if !through_published => probe.probe(inner, path, timeout).await,

@@ -95,6 +95,7 @@ where
         &mut self,
         dirty: &std::collections::BTreeSet<SessionName>,
     ) -> Vec<(SessionName, crate::model::SessionPlan)> {
+        let ended = self.doors.book.ended();
         let quarantine =
             self.doors.quarantine.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let sessions: std::collections::BTreeMap<&SessionName, &Session> =
@@ -104,6 +105,7 @@ where
             policy: &self.settings.policy,
             sessions,
             space: self.space.clone(),
+            ended: &ended,
             quarantine: &quarantine,
             engine_started: self.engine_started,
             underway: self.underway(),

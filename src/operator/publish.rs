@@ -44,6 +44,7 @@ where
         &self,
         dirty: &BTreeSet<SessionName>,
     ) -> BTreeMap<SessionName, (Arc<crate::status::SessionView>, Transitions)> {
+        let ended = self.doors.book.ended();
         let quarantine = BTreeMap::new();
         let sessions: BTreeMap<&SessionName, &Session> =
             self.live.iter().map(|(name, live)| (name, &live.session)).collect();
@@ -53,6 +54,7 @@ where
             policy: &self.settings.policy,
             sessions,
             space: self.space.clone(),
+            ended: &ended,
             quarantine: &quarantine,
             engine_started: self.engine_started,
             underway: self.underway(),

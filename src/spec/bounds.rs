@@ -100,13 +100,15 @@ pub(super) fn check_asked(asked: &BTreeSet<String>, bounds: &Bounds, refusals: &
 }
 
 fn outside<'a>(names: impl Iterator<Item = &'a String>, bounds: &Bounds) -> Vec<&'a str> {
-    let allowed = |name: &str| {
-        bounds.capabilities.iter().any(|one| {
-            let one = one.to_ascii_uppercase();
-            one.strip_prefix("CAP_").unwrap_or(&one) == name || one == "ALL"
-        })
-    };
-    names.map(String::as_str).filter(|name| !allowed(name)).collect()
+    names.map(String::as_str).filter(|name| !capability(name, bounds)).collect()
+}
+
+/// Whether a capability, upper case without `CAP_`, is in `allow.capabilities`.
+pub(super) fn capability(name: &str, bounds: &Bounds) -> bool {
+    bounds.capabilities.iter().any(|one| {
+        let one = one.to_ascii_uppercase();
+        one.strip_prefix("CAP_").unwrap_or(&one) == name || one == "ALL"
+    })
 }
 
 fn host_path(source: &Path, bounds: &Bounds) -> Result<(), String> {

@@ -70,6 +70,10 @@ impl Reader<'_> {
         }
         let text = utf8(bytes)?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        if text.trim().is_empty() {
+            // More often a write that was cut than a wish that its sessions end.
+            return Err((1, 1, "the file is empty: remove it if its objects are to go".to_owned()));
+        }
         let text = match format {
             Format::Yaml => text.to_owned(),
             Format::Json => as_yaml(text)?,
@@ -191,6 +195,10 @@ impl<'de> Visitor<'de> for HeadVisitor {
     }
 
     fn visit_unit<E: de::Error>(self) -> Result<Head, E> {
+        Ok(Head::Empty)
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<Head, E> {
         Ok(Head::Empty)
     }
 

@@ -45,6 +45,7 @@ pub fn resolve(
         written.container.unwrap_or_default(),
         shared.container,
         &shared.limits.unwrap_or_default(),
+        bounds,
     );
     let mut resolved = Resolved {
         user: session.user.clone(),
@@ -95,6 +96,7 @@ fn container(
     session: wire::Container,
     class: wire::Container,
     limits: &wire::Limits,
+    bounds: &Bounds,
 ) -> ContainerSpec {
     let resources = resources(
         merge,
@@ -102,8 +104,12 @@ fn container(
         &class.resources.unwrap_or_default(),
         limits,
     );
-    let security =
-        security(merge, session.security.unwrap_or_default(), class.security.unwrap_or_default());
+    let security = security(
+        merge,
+        session.security.unwrap_or_default(),
+        class.security.unwrap_or_default(),
+        bounds,
+    );
     let image = merge.image(session.image.as_ref(), class.image.as_ref(), limits.images.as_deref());
     let at = |field: &str| format!("spec.container.{field}");
     let env = |map: Option<Map<_, _>>| {
@@ -221,6 +227,7 @@ fn security(
     merge: &mut Merge,
     session: wire::SecuritySection,
     class: wire::SecuritySection,
+    bounds: &Bounds,
 ) -> Security {
     let at = |field: &str| format!("spec.container.security.{field}");
     let names = |list: Option<Vec<super::value::Text<super::text::Capability>>>| {
@@ -229,7 +236,8 @@ fn security(
     let cap_drop = names(class.cap_drop).unwrap_or_else(|| BTreeSet::from(["ALL".to_owned()]));
     let more_drop = names(session.cap_drop).unwrap_or_default();
     let class_add = names(class.cap_add).unwrap_or_else(|| {
-        ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"].map(str::to_owned).into()
+        let usual = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"];
+        usual.into_iter().filter(|one| bounds::capability(one, bounds)).map(str::to_owned).collect()
     });
     let cap_add = Merge::fewer_capabilities(names(session.cap_add), class_add, &more_drop);
     let seccomp = merge

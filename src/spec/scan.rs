@@ -197,7 +197,7 @@ impl Scanner<'_> {
     }
 
     fn tag(&mut self) {
-        while !self.ends(0) && !(self.flow > 0 && self.peek(0).is_some_and(|c| ",[]{}".contains(c)))
+        while !(self.ends(0) || self.flow > 0 && self.peek(0).is_some_and(|c| ",[]{}".contains(c)))
         {
             self.step();
         }

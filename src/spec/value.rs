@@ -42,7 +42,8 @@ impl<T: FromText> Visitor<'_> for TextVisitor<T> {
 
 impl<'de, T: FromText> Deserialize<'de> for Text<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(TextVisitor(PhantomData))
+        // Not `deserialize_str`: for that one the YAML parser takes `A: 1` as text.
+        deserializer.deserialize_any(TextVisitor(PhantomData))
     }
 }
 
@@ -82,7 +83,7 @@ impl<'de, K: FromText> DeserializeSeed<'de> for KeySeed<'_, K> {
     type Value = (String, K);
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
+        deserializer.deserialize_any(self)
     }
 }
 

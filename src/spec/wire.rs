@@ -21,7 +21,7 @@ macro_rules! section {
     ($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* }) => {
         $(#[$meta])*
         #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
-        #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+        #[serde(rename_all = "camelCase", deny_unknown_fields, default, expecting = "a map")]
         pub(super) struct $name {
             $($(#[$field_meta])* pub $field: $type,)*
         }
@@ -44,7 +44,7 @@ pub(super) enum Kind {
 
 /// A whole document of kind Session.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a map")]
 #[schemars(title = "Session")]
 pub(super) struct SessionDoc {
     pub api_version: ApiVersion,
@@ -59,7 +59,7 @@ pub(super) struct SessionDoc {
 
 /// A whole document of kind SessionClass.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a map")]
 #[schemars(title = "SessionClass")]
 pub(super) struct ClassDoc {
     pub api_version: ApiVersion,
@@ -93,7 +93,7 @@ section!(
 
 /// `metadata` of a class.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a map")]
 pub(super) struct ClassMeta {
     pub name: Text<ClassName>,
     #[serde(default)]
@@ -108,7 +108,7 @@ pub(super) struct Annotations(pub Map<Key, Text<Plain>>);
 
 /// `spec` of a session.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a map")]
 pub(super) struct SessionSpec {
     /// Whose session it is.
     pub user: Text<UserName>,
@@ -140,7 +140,7 @@ pub(super) struct SessionSpec {
 
 /// `spec` of a class.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a map")]
 pub(super) struct ClassSpec {
     #[serde(deserialize_with = "with_image")]
     pub container: Container,
@@ -198,7 +198,7 @@ section!(
 
 /// One of `container.secrets`.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a map")]
 pub(super) struct Secret {
     /// A file of the host below one of allow.secretFiles; `$(USER_ID)` and `$(CASE_ID)` are expanded.
     pub file: Text<AbsPath>,
@@ -206,7 +206,7 @@ pub(super) struct Secret {
 
 /// One of `container.mounts`.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a map")]
 pub(super) struct Mount {
     /// A path of the host that allow.hostPaths covers.
     pub source: Text<AbsPath>,

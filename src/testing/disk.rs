@@ -72,7 +72,7 @@ struct File {
     stamp: Stamp,
 }
 
-fn fail(kind: Kind, operation: &'static str, path: impl ToString) -> WorkspaceError {
+fn fail(kind: Kind, operation: &'static str, path: impl std::fmt::Display) -> WorkspaceError {
     WorkspaceError { kind, operation, path: path.to_string(), message: format!("{kind:?}") }
 }
 

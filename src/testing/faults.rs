@@ -51,6 +51,9 @@ pub enum Loss {
     Timeout,
 }
 
+/// Where a lost question or answer matters, it is lost more often.
+const CHANGES: &[&str] = &["create container", "start container", "stop container", "put", "swap"];
+
 /// Called after each effect, with its name.
 type Check = Box<dyn Fn(&str) + Send + Sync>;
 
@@ -190,9 +193,6 @@ impl Sky {
         if slow < 2 {
             there *= 300;
         }
-        // Where a lost question or answer matters, it is lost more often.
-        const CHANGES: &[&str] =
-            &["create container", "start container", "stop container", "put", "swap"];
         let weight = if CHANGES.contains(&operation) { 4 } else { 1 };
         let fault = match kind {
             _ if dice >= self.per_mille * weight => Fault::None,
@@ -265,7 +265,7 @@ impl Life {
             self.sky.note(format_args!("{} CUT {side} {operation}", self.name));
             self.cut();
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// A question to a server. It is carried out even when the asker is cut or gives up meanwhile.
@@ -311,7 +311,7 @@ impl Life {
             }
             sky.checked(&what);
             match fault {
-                Fault::HangsAfter => return std::future::pending().await,
+                Fault::HangsAfter => std::future::pending().await,
                 Fault::AnswerLost => {
                     sleep(back).await;
                     let _nobody_waits = answer.send(Err(fails(Loss::Broken)));
@@ -352,7 +352,7 @@ impl Life {
         };
         match &result {
             Ok(_) => {
-                self.sky.note(format_args!("{} {operation} {key} done ({fault:?})", self.name))
+                self.sky.note(format_args!("{} {operation} {key} done ({fault:?})", self.name));
             }
             Err(error) => {
                 self.sky.note(format_args!("{} {operation} {key}: {error}", self.name));

@@ -15,6 +15,7 @@ mod engine_contract;
 mod hostile;
 mod ledger_crash;
 mod lockfile;
+mod objects_contract;
 mod s3;
 #[cfg(feature = "testing")]
 mod sim;

@@ -10,7 +10,7 @@ const FLOORS: &[&[&str]] = &[
     &["model"],
     &["spec", "plan", "sync", "status"],
     &["world"],
-    &["docker", "objects", "workspace", "ledger", "watch", "probe", "gate", "clock"],
+    &["docker", "objects", "workspace", "ledger", "watch", "probe", "gate", "clock", "testing"],
     &["observe", "apply"],
     &["operator", "api"],
     &["cli", "config", "main"],

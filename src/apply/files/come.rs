@@ -85,7 +85,7 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         self.write_stubs(&plan, stubs, &mut outcome).await?;
         self.fetch_orders(&plan, orders, &mut outcome, progress).await?;
         // A deletion here is committed by the next sync only, and until then the base knows it.
-        let base = next_base(base, &plan, &outcome, &remote, &remote.tree);
+        let base = next_base(base, &plan, &outcome, &remote, remote.tree.clone());
         let failures = std::mem::take(&mut outcome.uncome);
         Ok((self.tell_pending(base, &scan, &plan, &outcome), failures))
     }

@@ -99,22 +99,12 @@ fn remarks(scan: &Scan, plan: &Plan, outcome: &Outcome) -> Vec<FileState> {
         outcome
             .uncome
             .iter()
-            .map(|(path, error)| remark(path, "lazy", format!("not fetched: {}", chain(error)))),
+            .map(|(path, error)| remark(path, "lazy", format!("not fetched: {error}"))),
     );
     all.extend(plan.held.iter().map(|(path, why)| remark(path, "skipped", (*why).to_owned())));
     all.extend(harmless.iter().map(|(path, why)| remark(path, "skipped", text(why))));
     all.truncate(REMARKS);
     all
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// A reason for people.

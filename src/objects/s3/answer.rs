@@ -108,6 +108,9 @@ pub(super) fn outline(body: &[u8]) -> Result<Outline, String> {
         match event.map_err(|error| error.msg().to_owned())? {
             XmlEvent::StartElement { name, .. } => {
                 if path.is_empty() {
+                    if !outline.root.is_empty() {
+                        return Err("it has two roots".to_owned());
+                    }
                     outline.root.clone_from(&name.local_name);
                 }
                 path.push(name.local_name);
@@ -244,13 +247,11 @@ fn by_code(code: &str) -> Option<(StoreErrorKind, bool)> {
 
 fn by_status(status: u16) -> (StoreErrorKind, bool) {
     match status {
-        // Said inside a success: the store changed its mind after it had begun to answer.
-        200..=299 => (StoreErrorKind::Unavailable, true),
         404 => (StoreErrorKind::NotFound, false),
         300..=399 | 401 | 403 => (StoreErrorKind::Denied, false),
-        408 | 409 | 425 | 429 => (StoreErrorKind::Unavailable, true),
         501 => (StoreErrorKind::Invalid, false),
-        500..=599 => (StoreErrorKind::Unavailable, true),
+        // In a success: the store changed its mind after it had begun to answer.
+        200..=299 | 408 | 409 | 425 | 429 | 500..=599 => (StoreErrorKind::Unavailable, true),
         _ => (StoreErrorKind::Invalid, false),
     }
 }

@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt as _;
 use crate::model::Sha256;
 use crate::objects::s3::answer::Failure;
 use crate::objects::s3::wall::{Again, SUM_HEADER};
-use crate::objects::s3::{S3, download};
+use crate::objects::s3::{S3, download, list};
 use crate::world::{StoreErrorKind, Swap};
 
 /// Where it is tried out, under the store's prefix; a name that no user can have.
@@ -42,6 +42,8 @@ impl S3 {
         if let Some(support) = *known {
             return Ok(support);
         }
+        // Some servers make a bucket of whatever is written to.
+        list::see_bucket(&self.wall).await?;
         let full = self.wall.place.full(TRIAL_KEY);
         let full = full.map_err(|text| Failure::new(StoreErrorKind::Invalid, text))?;
         let put = |condition: Option<(&str, &str)>| {

@@ -155,9 +155,9 @@ impl Credentials {
 
     fn environment(&self) -> Result<Option<AwsCredentials>, Failure> {
         let Some(key) = self.var("AWS_ACCESS_KEY_ID") else { return Ok(None) };
-        let secret = self.var("AWS_SECRET_ACCESS_KEY").ok_or_else(|| {
-            denied("AWS_ACCESS_KEY_ID is set and AWS_SECRET_ACCESS_KEY is not".to_owned())
-        })?;
+        let secret = self
+            .var("AWS_SECRET_ACCESS_KEY")
+            .ok_or_else(|| denied("AWS_ACCESS_KEY_ID is set and AWS_SECRET_ACCESS_KEY is not"))?;
         Ok(Some(AwsCredentials::new(key, secret, self.var("AWS_SESSION_TOKEN"), None)))
     }
 
@@ -219,8 +219,7 @@ impl Credentials {
         };
         if !may_see_token(&url) {
             return Err(denied(
-                "AWS_CONTAINER_CREDENTIALS_FULL_URI is neither https nor on this machine"
-                    .to_owned(),
+                "AWS_CONTAINER_CREDENTIALS_FULL_URI is neither https nor on this machine",
             ));
         }
         let token = match self.var("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE") {
@@ -267,7 +266,7 @@ impl Credentials {
         let roles = fetch(transport, ask(String::new()), LOCAL, what).await?;
         let role = String::from_utf8_lossy(&roles).lines().next().unwrap_or_default().to_owned();
         if role.is_empty() {
-            return Err(denied("this instance has no role".to_owned()));
+            return Err(denied("this instance has no role"));
         }
         json_keys(&fetch(transport, ask(role), LOCAL, what).await?)
     }
@@ -336,8 +335,8 @@ async fn fetch(
     }
 }
 
-fn denied(text: String) -> Failure {
-    Failure::new(StoreErrorKind::Denied, text.trim_end().to_owned())
+fn denied(text: impl AsRef<str>) -> Failure {
+    Failure::new(StoreErrorKind::Denied, text.as_ref().trim_end())
 }
 
 fn unavailable(text: String) -> Failure {
@@ -350,10 +349,6 @@ fn nothing(had: bool) -> Failure {
     }
     denied(
         "no AWS credentials: neither in the environment (AWS_ACCESS_KEY_ID) nor in a profile file \
-         nor from web identity, container endpoint or instance metadata"
-            .to_owned(),
+         nor from web identity, container endpoint or instance metadata",
     )
 }
-
-#[cfg(test)]
-mod tests;

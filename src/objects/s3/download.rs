@@ -15,7 +15,7 @@ use crate::model::Sha256;
 use crate::objects::s3::answer::Failure;
 use crate::objects::s3::retry::Attempts;
 use crate::objects::s3::wall::{Answer, Wall};
-use crate::objects::s3::{error, meta};
+use crate::objects::s3::{error, list, meta};
 use crate::world::{Body, ObjectMeta, StoreErrorKind};
 
 /// An object whose first byte is about to come.
@@ -42,8 +42,15 @@ pub(super) async fn open(
         range: (at > 0).then(|| format!("bytes={at}-")),
         ..Default::default()
     };
-    let got =
-        wall.ask(Answer::Stream, |client| async move { client.get_object(request).await }).await?;
+    let asked =
+        wall.ask(Answer::Stream, |client| async move { client.get_object(request).await }).await;
+    let got = match asked {
+        Err(failure) if failure.kind == StoreErrorKind::NotFound => {
+            list::see_bucket(wall).await?;
+            return Err(failure);
+        }
+        asked => asked?,
+    };
     let mut meta = meta(key, got.content_length, got.e_tag, got.last_modified)?;
     if at > 0 {
         let size = at + meta.size;

@@ -6,6 +6,7 @@
 //! would be one file. The first page on which it matters is asked for a second time as it is.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use percent_encoding::percent_decode_str;
 use rusoto_s3::S3 as _;
@@ -68,11 +69,35 @@ pub(super) async fn all(wall: &Arc<Wall>, prefix: &str) -> Result<Vec<ObjectMeta
             (None, _) => return Err(corrupt("does not say whether it is complete")),
         }
     }
+    if found.is_empty() {
+        see_bucket(wall).await?;
+    }
     found.sort_by(|a: &ObjectMeta, b| a.key.cmp(&b.key));
     found.dedup_by(|a, b| a.key == b.key);
     // The store's own.
     found.retain(|object| object.key != TRIAL_KEY);
     Ok(found)
+}
+
+/// Absence is believed if the bucket is there: some servers say of a missing bucket that the key
+/// is missing, or list it as empty.
+pub(super) async fn see_bucket(wall: &Arc<Wall>) -> Result<(), Failure> {
+    if wall.bucket_seen.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    let request =
+        rusoto_s3::HeadBucketRequest { bucket: wall.place.bucket.clone(), ..Default::default() };
+    let asked =
+        wall.ask(Answer::Bare, |client| async move { client.head_bucket(request).await }).await;
+    match asked {
+        Ok(()) => wall.bucket_seen.store(true, Ordering::Relaxed),
+        Err(failure) if failure.kind == StoreErrorKind::NotFound => {
+            let text = "404 NoSuchBucket (create the bucket or correct `store`)";
+            return Err(Failure::new(StoreErrorKind::Denied, text));
+        }
+        Err(failure) => return Err(failure),
+    }
+    Ok(())
 }
 
 async fn page(

@@ -16,7 +16,7 @@ const COST: u32 = 5;
 const REFUND: u32 = 1;
 const FULL: u32 = 500;
 /// A store that asks for longer than this is not waited for inside a call.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
 
 /// How often and how long one request is tried.
 #[derive(Clone, Copy, Debug)]
@@ -128,7 +128,7 @@ mod tests {
             attempts,
             first_wait: Duration::from_millis(100),
             longest_wait: Duration::from_secs(1),
-            elapsed: Duration::from_secs(60),
+            elapsed: Duration::from_mins(1),
         }
     }
 
@@ -174,7 +174,7 @@ mod tests {
         let shared = Shared::new();
         let denied = Failure::new(StoreErrorKind::Denied, "no");
         assert!(Attempts::new(patience(8)).after(&denied, &shared).is_none());
-        let long = Failure { retry_after: Some(Duration::from_secs(3600)), ..down() };
+        let long = Failure { retry_after: Some(Duration::from_hours(1)), ..down() };
         assert!(Attempts::new(patience(8)).after(&long, &shared).is_none());
     }
 

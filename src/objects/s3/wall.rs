@@ -10,6 +10,7 @@
 use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -63,6 +64,8 @@ pub(super) struct Wall {
     pub(super) limits: Limits,
     /// How this server encodes keys in listings, once it showed.
     pub(super) encoding: OnceLock<Encoding>,
+    /// Whether the bucket was seen; see [`crate::objects::s3::list::see_bucket`].
+    pub(super) bucket_seen: AtomicBool,
     transport: Transport,
     credentials: Credentials,
     shared: Shared,
@@ -84,7 +87,8 @@ impl Wall {
     ) -> Wall {
         let in_flight = Semaphore::new(limits.in_flight);
         let (shared, encoding) = (Shared::new(), OnceLock::new());
-        Wall { place, limits, encoding, transport, credentials, shared, in_flight }
+        let bucket_seen = AtomicBool::new(false);
+        Wall { place, limits, encoding, bucket_seen, transport, credentials, shared, in_flight }
     }
 
     pub(super) fn patience(&self) -> Patience {
@@ -176,7 +180,8 @@ impl Wall {
         let permit = self.in_flight.acquire().await.map_err(|_| internal("no permits"))?;
         let keys = self.credentials.get(&self.transport).await?;
         let signed = request.address(&self.place).sign(keys).await?;
-        let response = self.transport.send(signed).await.map_err(transport_failure)?;
+        let response =
+            self.transport.send(signed).await.map_err(|error| transport_failure(&error))?;
         let good = self.judge(request, answer, response).await;
         drop(permit);
         good
@@ -204,12 +209,12 @@ impl Wall {
             }
             Answer::Bare => {
                 let whole = self.transport.whole(body, REFUSAL_MAX).await;
-                answer::no_error_inside(&whole.map_err(transport_failure)?)?;
+                answer::no_error_inside(&whole.map_err(|error| transport_failure(&error))?)?;
                 ByteStream::from(Vec::new())
             }
             Answer::Xml(root) => {
                 let whole = self.transport.whole(body, DOCUMENT_MAX).await;
-                let whole = whole.map_err(transport_failure)?;
+                let whole = whole.map_err(|error| transport_failure(&error))?;
                 ByteStream::from(answer::whole_document(&whole, root)?.to_vec())
             }
         };
@@ -429,8 +434,8 @@ impl Addressed {
     }
 }
 
-fn transport_failure(error: TransportError) -> Failure {
-    let kind = match &error {
+fn transport_failure(error: &TransportError) -> Failure {
+    let kind = match error {
         TransportError::TooLong(_) => StoreErrorKind::Corrupt,
         _ => StoreErrorKind::Unavailable,
     };
@@ -453,4 +458,37 @@ fn what<E>(error: RusotoError<E>) -> String {
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("retry-after")?.to_str().ok()?;
     text.trim().parse().ok().map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objects::s3::S3Config;
+
+    fn url(path_style: bool, endpoint: &str, key: &str) -> String {
+        let place = Place::parse(&S3Config {
+            bucket: "bucket".to_owned(),
+            prefix: String::new(),
+            endpoint: endpoint.to_owned(),
+            region: "eu-west-1".to_owned(),
+            path_style,
+            ca_file: None,
+        });
+        let place = place.unwrap();
+        let request = Again::new("PUT", &place, key, Bytes::from_static(b"x")).param("a b", "c/d");
+        let keys = rusoto_credential::AwsCredentials::new("K", "S", None, None);
+        let signed = request.address(&place).sign(keys).now_or_never().unwrap().unwrap();
+        let host = signed.headers()["host"].to_str().unwrap();
+        assert_eq!(signed.uri().authority().unwrap().as_str(), host);
+        signed.uri().to_string()
+    }
+
+    #[test]
+    fn the_bucket_is_in_the_path_or_in_the_name_of_the_host() {
+        let at = "http://localhost:9000";
+        assert_eq!(url(true, at, "a b/c"), "http://localhost:9000/bucket/a%20b/c?a%20b=c%2Fd");
+        assert_eq!(url(false, at, "a/c"), "http://bucket.localhost:9000/a/c?a%20b=c%2Fd");
+        let amazon = "https://bucket.s3.eu-west-1.amazonaws.com/bucket/k?a%20b=c%2Fd";
+        assert_eq!(url(false, "", "bucket/k"), amazon);
+    }
 }

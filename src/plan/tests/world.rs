@@ -26,6 +26,9 @@ use serde_json::json;
 use crate::model::*;
 use crate::plan::{Input, MinFree, Plan, Policy, Refused, Session, Want, plan};
 
+/// No session is over.
+static NONE_ENDED: BTreeMap<Uid, Timestamp> = BTreeMap::new();
+
 /// A whole input, owned.
 #[derive(Clone, Debug)]
 pub(crate) struct World {
@@ -532,6 +535,7 @@ impl World {
             policy: &self.policy,
             sessions: self.sessions.iter().collect(),
             space: self.space.clone(),
+            ended: &NONE_ENDED,
             quarantine: &self.quarantine,
             engine_started: self.engine_started,
             underway: BTreeMap::new(),

@@ -27,7 +27,7 @@ const READ: Duration = Duration::from_secs(10);
 /// A change of a container.
 const CHANGE: Duration = Duration::from_secs(30);
 /// A start, a removal; a stop beyond its grace.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 /// One request to the object store.
 const STORE: Duration = Duration::from_secs(30);
 

@@ -136,11 +136,6 @@ impl Rig {
         (child.wait().unwrap().code(), began.elapsed())
     }
 
-    /// The operator's exit code once it ended by itself.
-    pub fn wait_exit(&mut self) -> Option<i32> {
-        self.operator.take().unwrap().wait().unwrap().code()
-    }
-
     /// Runs a docket command against this operator.
     pub fn docket(&self, args: &[&str]) -> Said {
         let out = Command::new(env!("CARGO_BIN_EXE_docket"))

@@ -29,9 +29,14 @@ impl Asked {
         })
     }
 
-    /// Whether this is a first attempt to see what the store can do.
+    /// Whether this only finds out what the store is and can do.
     pub fn is_trial(&self) -> bool {
-        self.target.contains(".docket/conditional-writes")
+        self.is_bucket() || self.target.contains(".docket/conditional-writes")
+    }
+
+    /// Whether the bucket is asked for.
+    pub fn is_bucket(&self) -> bool {
+        self.method == "HEAD" && !self.target[1..].contains('/')
     }
 }
 
@@ -125,8 +130,6 @@ pub enum Fault {
     Instead(Vec<u8>),
     /// The server does it; its answer is lost.
     LoseAnswer,
-    /// The server is not asked, the connection ends.
-    LoseRequest,
     /// The answer ends so many bytes after its head.
     CutBody(usize),
     /// One bit of the answer's body is another.
@@ -141,7 +144,6 @@ impl Fault {
     async fn applied(self, address: &str, mut asked: Asked) -> Reply {
         match self {
             Fault::Instead(bytes) => return Reply::Send(bytes),
-            Fault::LoseRequest => return Reply::Cut(Vec::new()),
             Fault::FlipRequest => flip(&mut asked.body),
             _ => {}
         }

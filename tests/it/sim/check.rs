@@ -183,7 +183,9 @@ pub fn owed(site: &Site) -> Vec<String> {
         wanted_places.insert(place.clone());
         let record = records.values().find(|r| r.name.as_str() == name && r.ending.is_none());
         let Some(record) = record else {
-            owed.push(format!("{name} has no record"));
+            let plan =
+                views.get(&session_name(name)).map(|view| view.status.plan.replace('\n', " |"));
+            owed.push(format!("{name} has no record: {plan:?}"));
             continue;
         };
         let Some(view) = views.get(&session_name(name)) else {

@@ -20,7 +20,7 @@ use super::{check, scenario};
 const PER_MILLE: u64 = 25;
 /// Longest time from calm weather to everything as wanted: the longest back-offs (two minutes of
 /// a sync, twice) and a minute's quarantine, with room.
-const BOUND: Duration = Duration::from_secs(600);
+const BOUND: Duration = Duration::from_mins(10);
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ pub struct Config {
 
 impl Config {
     pub fn new(seed: u64) -> Config {
-        Config { seed, trace: false, bug: None, length: Duration::from_secs(240) }
+        Config { seed, trace: false, bug: None, length: Duration::from_mins(4) }
     }
 }
 
@@ -64,6 +64,7 @@ async fn story(config: &Config) -> Outcome {
     let clock = FakeClock::new(mix(seed ^ 1));
     let machine = Machine::new(clock.clone(), &[("app:v1", "1000"), ("app:v2", "1000")]);
     let both = sky.below(4) == 0;
+    let forgetful = sky.below(8) == 0;
     let site = |name| {
         Arc::new(Site {
             name,
@@ -79,6 +80,7 @@ async fn story(config: &Config) -> Outcome {
             wrongs: Mutex::default(),
             cuts: AtomicU64::new(0),
             bug: config.bug,
+            forgetful,
         })
     };
     let sites: Vec<Arc<Site>> =
@@ -87,7 +89,9 @@ async fn story(config: &Config) -> Outcome {
     let watched = sites.clone();
     sky.set_check(move |operation| {
         if check::changes(operation) {
-            watched.iter().for_each(|site| check::invariants(site, operation));
+            for site in &watched {
+                check::invariants(site, operation);
+            }
         }
     });
     let over = CancellationToken::new();
@@ -99,6 +103,9 @@ async fn story(config: &Config) -> Outcome {
     scenario::play(mix(seed ^ 2), config.length, &machine, &sites).await;
     sky.note("== calm");
     sky.calm();
+    for site in &sites {
+        tokio::spawn(scenario::last_commands(Arc::clone(site)));
+    }
     converge(&sky, &sites).await;
     over.cancel();
     let mut wrongs = Vec::new();

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use docket::model::{Installation, RelPath};
+use docket::operator::handle::{Answer, Ask, Refusal, Verb};
 use docket::testing::engine::{Machine, Seen};
 use docket::world::{CreateRequest, StoreErrorKind};
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::time::sleep;
 
-use super::site::{Site, Wish};
+use super::site::{Site, Wish, session_name};
 
 /// Sessions that people come back to.
 const SESSIONS: u32 = 5;
@@ -59,8 +60,9 @@ pub async fn play(seed: u64, length: Duration, machine: &Arc<Machine>, sites: &[
         let site = &sites[chance.random_range(0..sites.len())];
         let name = format!("s{}", chance.random_range(0..SESSIONS));
         match chance.random_range(0..100_u32) {
-            0..38 => people(&mut chance, site, &name),
-            38..66 => tenants(&mut chance, site),
+            0..32 => people(&mut chance, site, &name),
+            32..40 => command(&mut chance, site, &name),
+            40..66 => tenants(&mut chance, site),
             66..84 => hands(&mut chance, machine, site, &name),
             _ => elements(&mut chance, machine, site),
         }
@@ -72,19 +74,15 @@ fn people(chance: &mut SmallRng, site: &Arc<Site>, name: &str) {
     let dice = chance.random_range(0..100_u32);
     let mut specs = site.specs.lock().unwrap();
     let exists = specs.wishes.contains_key(name);
-    let said = if !exists {
-        let number = name.trim_start_matches('s');
-        specs.wishes.insert(name.to_owned(), wish(chance, number));
-        "is wanted"
-    } else {
+    let number = name.trim_start_matches('s');
+    let fresh = wish(chance, number);
+    let said = if exists {
         match dice {
             0..25 => {
                 specs.wishes.remove(name);
                 "is wanted no more"
             }
             25..60 => {
-                let number = name.trim_start_matches('s');
-                let fresh = wish(chance, number);
                 specs.wishes.insert(name.to_owned(), fresh);
                 "is edited"
             }
@@ -116,10 +114,57 @@ fn people(chance: &mut SmallRng, site: &Arc<Site>, name: &str) {
                 "is mended, or the directory fails"
             }
         }
+    } else {
+        specs.wishes.insert(name.to_owned(), fresh);
+        "is wanted"
     };
     drop(specs);
     site.sky.note(format_args!("== {} {name} {said}", site.name));
     site.tell();
+}
+
+/// Somebody types a command; whether it is heard is luck.
+fn command(chance: &mut SmallRng, site: &Arc<Site>, name: &str) {
+    const VERBS: &[Verb] = &[Verb::Stop, Verb::Start, Verb::Restart, Verb::Suspend, Verb::Resume];
+    let Some(handle) = site.handle.lock().unwrap().clone() else { return };
+    let verb = VERBS[chance.random_range(0..VERBS.len())];
+    let name = session_name(name);
+    site.sky.note(format_args!("== {} docket {verb:?} {name}", site.name));
+    tokio::spawn(async move {
+        let _heard = handle.ask(|reply| Ask::Verb(name, verb, reply)).await;
+    });
+}
+
+/// The last commands: they agree with the files, and what is held is confirmed.
+pub async fn last_commands(site: Arc<Site>) {
+    let wishes = site.specs.lock().unwrap().wishes.clone();
+    for (name, wish) in wishes {
+        let state = if wish.stopped { Verb::Stop } else { Verb::Start };
+        for verb in [state, Verb::Resume] {
+            let name = session_name(&name);
+            ask(&site, |reply| Ask::Verb(name.clone(), verb, reply)).await;
+        }
+    }
+    for _ in 0..20 {
+        ask(&site, Ask::ConfirmPrune).await;
+        sleep(Duration::from_secs(10)).await;
+    }
+}
+
+/// Asks until there is an answer that asking again would not change.
+async fn ask<T>(
+    site: &Arc<Site>,
+    question: impl Fn(tokio::sync::oneshot::Sender<Answer<T>>) -> Ask,
+) {
+    for _ in 0..60 {
+        let handle = site.handle.lock().unwrap().clone();
+        if let Some(handle) = handle
+            && !matches!(handle.ask(&question).await, Err(Refusal::Failed(_)))
+        {
+            return;
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
 }
 
 fn edit(

@@ -69,6 +69,8 @@ pub struct Site {
     pub wrongs: Mutex<Vec<String>>,
     pub cuts: AtomicU64,
     pub bug: Option<Bug>,
+    /// Now and then its state directory is lost.
+    pub forgetful: bool,
 }
 
 /// How a life ended.
@@ -115,8 +117,10 @@ impl Site {
         Sources { root: "specs".to_owned(), trouble, files }
     }
 
-    fn settings(&self) -> Settings {
-        let bounds = Bounds { ports: (8001, 8010), ..Bounds::default() };
+    fn settings() -> Settings {
+        let capabilities = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"];
+        let capabilities = capabilities.map(str::to_owned).into();
+        let bounds = Bounds { ports: (8001, 8010), capabilities, ..Bounds::default() };
         Settings {
             policy: Policy {
                 bounds,
@@ -128,7 +132,7 @@ impl Site {
             tick: Duration::from_secs(5),
             prune: PruneGuard { at_least: 10, percent: 50 },
             workspaces: PathBuf::from("/ws"),
-            trash_keep: Duration::from_secs(7 * 24 * 3600),
+            trash_keep: Duration::from_hours(7 * 24),
         }
     }
 
@@ -138,6 +142,10 @@ impl Site {
         while !over.is_cancelled() {
             number += 1;
             let cut_at = if self.sky.is_calm() { 0 } else { 1 + self.sky.below(700) };
+            if self.forgetful && !self.sky.is_calm() && self.sky.below(8) == 0 {
+                self.sky.note(format_args!("== {} its state directory is lost", self.name));
+                self.ledger.lose();
+            }
             let no_deadlines = self.bug == Some(Bug::NoDeadline);
             let name = format!("{}{number}", self.name);
             let life = Life::new(Arc::clone(&self.sky), &name, cut_at, no_deadlines);
@@ -209,7 +217,7 @@ impl Site {
         let (operator, handle) = Operator::new(
             doors,
             Arc::new(probe),
-            self.settings(),
+            Self::settings(),
             rebuilt,
             listings,
             new_settings,
@@ -274,7 +282,7 @@ impl Site {
         }
     }
 
-    pub fn wrong(&self, text: String) {
+    pub fn wrong(&self, text: impl std::fmt::Display) {
         let mut wrongs = self.wrongs.lock().unwrap();
         let text = format!("{:.3} {}: {text}", self.sky.now().as_secs_f64(), self.name);
         // One wrong often shows after every later effect too.

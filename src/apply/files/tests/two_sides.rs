@@ -345,6 +345,23 @@ async fn a_file_that_changes_while_it_is_sent_is_sent_whole() {
     assert_eq!(store.manifest(), map(&[("busy", "second version, longer"), ("quiet", "q")]));
 }
 
+#[tokio::test]
+async fn the_last_sync_takes_everything_out_and_brings_nothing_here() {
+    let (_temp, store) = store();
+    let (mut a, mut b) = (Home::new(&store).await, Home::new(&store).await);
+    a.write("from-a", "1");
+    fs::create_dir(a.dir.join("folder-of-a")).unwrap();
+    a.sync().await;
+    b.write("from-b", "2");
+    let found = b.try_sync(ScanMode::Checksum).await.unwrap();
+    assert_eq!(b.files(), map(&[("from-b", "2")]));
+    assert_eq!(store.manifest(), map(&[("from-a", "1"), ("from-b", "2")]));
+    assert_eq!((found.seen.unsynced, found.seen.blocking), (0, 0));
+    b.sync().await;
+    assert_eq!(b.files(), store.manifest());
+    assert!(b.dir.join("folder-of-a").is_dir());
+}
+
 /// FAULTS 43.
 #[tokio::test]
 async fn a_checksum_sync_finds_what_stamps_hide() {
@@ -383,6 +400,7 @@ async fn a_hostile_manifest_is_refused_before_anything_is_written() {
         store.drop_in("manifest.json", text);
         let ended = home.try_sync(ScanMode::Quick).await.unwrap_err();
         assert_eq!(ended.kind(), FilesErrorKind::ManifestInvalid, "{text}");
+        assert!(ended.to_string().contains("manifest.json of ann/one is refused: "), "{ended}");
         let ended = home.try_hydrate().await.unwrap_err();
         assert_eq!(ended.kind(), FilesErrorKind::ManifestInvalid, "{text}");
         assert_eq!(home.files(), map(&[]));

@@ -66,12 +66,12 @@ fn an_error_inside_a_success_is_an_error() {
 
 #[test]
 fn kinds_come_from_status_and_code() {
+    use StoreErrorKind::{Corrupt, Denied, Invalid, NotFound, Unavailable};
     let kind = |status, code: &str| {
         let body = if code.is_empty() { Vec::new() } else { error(code) };
         let failure = classify(status, &body, code.is_empty(), None);
         (failure.kind, failure.again)
     };
-    use StoreErrorKind::{Corrupt, Denied, Invalid, NotFound, Unavailable};
     for (status, code, expected) in [
         (404, "NoSuchKey", (NotFound, false)),
         (404, "NoSuchBucket", (Denied, false)),

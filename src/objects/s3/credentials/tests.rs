@@ -1,1 +1,0 @@
-//! Providers against small servers and files.
