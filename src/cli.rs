@@ -22,6 +22,7 @@ mod output;
 mod plan;
 mod run;
 mod schema;
+mod sole;
 mod table;
 mod token;
 mod top;

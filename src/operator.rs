@@ -435,6 +435,9 @@ where
             }
         }
         self.keep_transitions().await;
+        if let Err(error) = self.doors.book.keep_events().await {
+            tracing::warn!(%error, "the last events were not kept");
+        }
         let deadline = Instant::now() + Duration::from_secs(7);
         while self.live.values().any(|live| live.main.is_some() || live.files) {
             tokio::select! {

@@ -136,7 +136,7 @@ impl Watch {
         loop {
             match self.open() {
                 Ok(root) => self.look(&root, &std::mem::take(&mut touched)),
-                Err(trouble) => self.stand(trouble),
+                Err(trouble) => self.stand(&trouble),
             }
             if !self.report() {
                 return;
@@ -207,7 +207,7 @@ impl Watch {
     }
 
     /// There is trouble: nothing is concluded, everything known is kept.
-    fn stand(&mut self, trouble: String) {
+    fn stand(&mut self, trouble: &str) {
         let now = self.now();
         self.list_at = now + RELIST_BLIND;
         let trouble = format!("{} {trouble}", self.options.root.display());
@@ -239,12 +239,11 @@ impl Watch {
         let began = self.now();
         let all = match root.list() {
             Ok(all) => all,
-            Err(error) => return self.stand(format!("cannot be listed: {error}")),
+            Err(error) => return self.stand(&format!("cannot be listed: {error}")),
         };
         if all.is_empty() && self.identity.is_some_and(|before| before != root.identity) {
             return self.stand(
-                "is another directory than before, and empty: put a spec there, or mount it"
-                    .to_owned(),
+                "is another directory than before, and empty: put a spec there, or mount it",
             );
         }
         self.adopt(root.identity);

@@ -29,6 +29,8 @@ pub struct Book<L> {
     /// Sessions that are over, and since when, for a day: what still comes of them is removed.
     ended: Mutex<Arc<BTreeMap<Uid, Timestamp>>>,
     events: Mutex<u64>,
+    /// Events that are not in the ledger yet: they go with the next batch.
+    unkept: Mutex<Vec<Event>>,
     /// Past events, oldest first; shared with the API.
     pub past: Arc<Mutex<VecDeque<Event>>>,
     /// Events as they happen.
@@ -72,6 +74,7 @@ impl<L: Ledger> Book<L> {
                     .unwrap_or_default(),
             )),
             events: Mutex::new(seq),
+            unkept: Mutex::default(),
             past: Arc::new(Mutex::new(past)),
             live: broadcast::channel(1024).0,
         }
@@ -157,6 +160,7 @@ impl<L: Ledger> Book<L> {
         }
         let mut batch = more;
         batch.push(Write::Record(Box::new(after.clone())));
+        batch.extend(self.take_events());
         self.ledger.commit(batch).await?;
         let after = Arc::new(after);
         *locked(&slot.value) = Some(Arc::clone(&after));
@@ -173,6 +177,21 @@ impl<L: Ledger> Book<L> {
         change: impl FnOnce(&mut Record) + Send,
     ) -> Result<Option<Arc<Record>>, LedgerError> {
         self.update_with(uid, Vec::new(), change).await
+    }
+
+    /// Events to be kept with a batch. Should that fail they are lost from the ledger, not from
+    /// those who listen.
+    fn take_events(&self) -> Vec<Write> {
+        std::mem::take(&mut *locked(&self.unkept)).into_iter().map(Write::Event).collect()
+    }
+
+    /// Keeps the events that no batch took along.
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub async fn keep_events(&self) -> Result<(), LedgerError> {
+        let events = self.take_events();
+        if events.is_empty() { Ok(()) } else { self.ledger.commit(events).await }
     }
 
     /// Drops a record: nothing is owed any more.
@@ -240,6 +259,7 @@ impl<L: Ledger> Book<L> {
             reason: reason.to_owned(),
             message: message.into(),
         };
+        locked(&self.unkept).push(event.clone());
         let mut past = locked(&self.past);
         past.push_back(event.clone());
         if past.len() > EVENTS {

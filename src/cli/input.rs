@@ -13,23 +13,51 @@ const LARGEST: u64 = 64 * 1024;
 /// Nobody keeps specs deeper.
 const DEEPEST: usize = 32;
 
-/// Reads files; of a directory, what the operator would read there.
+/// Reads files; of a directory, what the operator would read there. One that cannot be read
+/// fails them all.
 pub(super) fn named(paths: &[PathBuf]) -> Result<Vec<NamedFile>, Failure> {
     let mut files = Vec::new();
+    each(paths, &mut |file| {
+        files.push(file?);
+        Ok(())
+    })?;
+    Ok(files)
+}
+
+/// Reads what can be read, and tells what cannot.
+pub(super) fn readable(paths: &[PathBuf]) -> (Vec<NamedFile>, Vec<String>) {
+    let mut files = Vec::new();
+    let mut complaints = Vec::new();
+    for path in paths {
+        let mut found = Vec::new();
+        let walked = each(std::slice::from_ref(path), &mut |file| {
+            match file {
+                Ok(file) => files.push(file),
+                Err(failure) => found.push(failure.message),
+            }
+            Ok(())
+        });
+        complaints.append(&mut found);
+        complaints.extend(walked.err().map(|failure| failure.message));
+    }
+    (files, complaints)
+}
+
+type Take<'a> = dyn FnMut(Result<NamedFile, Failure>) -> Result<(), Failure> + 'a;
+
+fn each(paths: &[PathBuf], take: &mut Take<'_>) -> Result<(), Failure> {
     for path in paths {
         if path.as_os_str() == "-" {
-            files.push(NamedFile { name: "-".to_owned(), text: capped("-", std::io::stdin())? });
+            take(content("-", std::io::stdin()))?;
         } else if is_directory(path)? {
             below(path, Path::new(""), 0, &mut |relative, file| {
-                let shown = path.join(relative).display().to_string();
-                files.push(NamedFile { text: capped(&shown, file)?, name: shown });
-                Ok(())
+                take(content(&path.join(relative).display().to_string(), file))
             })?;
         } else {
-            files.push(one(path)?);
+            take(one(path))?;
         }
     }
-    Ok(files)
+    Ok(())
 }
 
 /// A directory as the operator would see it: names relative to it.
@@ -55,10 +83,14 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
     Failure::input(format!("{}: cannot be read: {error}", path.display()))
 }
 
+/// A file that a person named: also a pipe (`<(...)`), which is read to its end.
 fn one(path: &Path) -> Result<NamedFile, Failure> {
     let file = std::fs::File::open(path).map_err(|error| unreadable(path, &error))?;
-    let name = path.display().to_string();
-    Ok(NamedFile { text: capped(&name, file)?, name })
+    content(&path.display().to_string(), file)
+}
+
+fn content(name: &str, from: impl std::io::Read) -> Result<NamedFile, Failure> {
+    Ok(NamedFile { text: capped(name, from)?, name: name.to_owned() })
 }
 
 fn capped(name: &str, from: impl std::io::Read) -> Result<String, Failure> {
@@ -67,7 +99,7 @@ fn capped(name: &str, from: impl std::io::Read) -> Result<String, Failure> {
         .read_to_end(&mut bytes)
         .map_err(|error| Failure::input(format!("{name}: cannot be read: {error}")))?;
     if bytes.len() as u64 > LARGEST {
-        return Err(Failure::input(format!("{name}: larger than 64 KiB")));
+        return Err(Failure::input(format!("{name}:1:1: larger than 64 KiB")));
     }
     String::from_utf8(bytes).map_err(|_| Failure::input(format!("{name}:1:1: not UTF-8 text")))
 }

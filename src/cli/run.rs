@@ -46,6 +46,8 @@ struct Running {
     settings: mpsc::Sender<Settings>,
     /// Ends when the loop has.
     ended: JoinHandle<()>,
+    /// No other operator has this engine and installation.
+    _sole: Option<std::fs::File>,
 }
 
 /// From the signal to the exit; the loop itself takes at most eight seconds.
@@ -112,6 +114,8 @@ async fn operate(config: Config, around: Surroundings) -> Result<Code, Failure> 
 async fn start(config: &Config, shutdown: &CancellationToken) -> Result<Running, Failure> {
     let engine = engine(config).map_err(Failure::failed)?;
     let about = format!("state {}", config.state.display());
+    let sole = super::sole::take(&config.docker, config.installation.as_str(), &about)
+        .map_err(Failure::failed)?;
     let workspaces = Local::open_as(&config.workspaces, &about)
         .map_err(|error| Failure::failed(chain(&error)))?;
     let ledger = Sled::open(&config.state).map_err(|error| Failure::failed(chain(&error)))?;
@@ -150,7 +154,7 @@ async fn start(config: &Config, shutdown: &CancellationToken) -> Result<Running,
         rescan,
     );
     let ended = tokio::spawn(operator.run(shutdown.clone()));
-    Ok(Running { handle, settings, ended })
+    Ok(Running { handle, settings, ended, _sole: sole })
 }
 
 /// The store that the configuration names; S3 is not asked anything yet.

@@ -34,12 +34,13 @@ pub(super) struct Found {
 
 pub(super) fn run(context: &Context, asked: &Validate) -> Result<Code, Failure> {
     let config = context.config(&asked.flags)?;
-    let files = input::named(&asked.files)?;
-    if files.is_empty() {
+    let (files, unreadable) = input::readable(&asked.files);
+    if files.is_empty() && unreadable.is_empty() {
         return Err(Failure::input("there is no spec file in what was named"));
     }
     let files: Vec<(String, String)> = files.into_iter().map(|f| (f.name, f.text)).collect();
-    let found = check(&files, &config);
+    let mut found = check(&files, &config);
+    found.complaints.splice(0..0, unreadable);
     found.remarks.iter().for_each(|remark| context.out.talk(remark));
     if found.complaints.is_empty() {
         let lines: String =

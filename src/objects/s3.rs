@@ -1,7 +1,7 @@
 //! Objects in S3, through rusoto and a wall around it.
 //!
 //! rusoto is not maintained any more; DEPENDENCIES.md lists what it does wrong. So it builds,
-//! signs and parses, and nothing else: [`wall`] sends, judges and retries. Beside it:
+//! signs and parses, and nothing else: `wall` sends, judges and retries. Beside it:
 //! 1. `upload`: every body in parts that can be sent again, each signed by its hash, in bounded
 //!    memory.
 //! 2. `download`: streams that are taken up again where they were cut, and end in an error

@@ -414,7 +414,7 @@ where
                 live.main.is_none()
                     && !live.files
                     && live.session.record.is_none()
-                    && !self.wants.knows(name)
+                    && (!self.wants.knows(name) || self.wants.only_held(name))
                     && !self.containers.values().any(|c| c.session == **name)
             })
             .map(|(name, _)| name.clone())

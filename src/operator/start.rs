@@ -53,6 +53,11 @@ pub async fn rebuild<L: Ledger, W: Workspaces>(
             continue;
         }
         if contents.rebuilt.is_none() {
+            // One that cannot be read may be all that is left of a session: it stays.
+            if let Err(why) = notes::read(&bytes) {
+                tracing::error!(%uid, %why, "a copy of a record cannot be used and is left alone");
+                continue;
+            }
             if let Err(error) = workspaces.drop_note(&uid).await {
                 tracing::warn!(%uid, %error, "an old copy of a record was not removed");
             }

@@ -84,6 +84,13 @@ impl Wants {
         self.decided.get(name).is_some_and(|want| !matches!(want, Want::Gone { .. }))
     }
 
+    /// Whether it was held for its record's sake alone: without one nothing is left to hold.
+    pub(super) fn only_held(&self, name: &SessionName) -> bool {
+        let named_twice = |reason: Reason| reason == Reason::DuplicateName;
+        let want = self.decided.get(name);
+        matches!(want, Some(Want::Held { reason, .. }) if !named_twice(*reason))
+    }
+
     pub(super) fn names(&self) -> Vec<SessionName> {
         self.decided.keys().cloned().collect()
     }
@@ -126,11 +133,7 @@ impl Wants {
     ) -> Answer<Vec<(String, String)>> {
         let mut all = Vec::new();
         for object in parse_all(files)? {
-            let (key, raw) = match &object {
-                Object::Session(session) => (format!("session/{}", session.name), &session.raw),
-                Object::Class(class) => (format!("sessionclass/{}", class.name), &class.raw),
-            };
-            all.push((key, raw.to_string()));
+            all.push((key_of(&object), raw_of(&object)));
         }
         Ok(all)
     }
@@ -162,10 +165,17 @@ impl Wants {
                 }
             }
         }
-        let given = SourceFile::Parsed { objects, revision: String::new() };
-        imagined.files.insert("(given)".to_owned(), given);
+        // What is given takes the place of what it is now: being in another file is no change.
         let mut applied = applied.clone();
-        applied.retain(|key, _| !new.contains(key));
+        for object in objects {
+            let key = key_of(&object);
+            if let Some(text) = applied.get_mut(&key) {
+                *text = raw_of(&object);
+                continue;
+            }
+            let path = self.owners.get(&key).map_or("(given)", String::as_str).to_owned();
+            imagine_in(imagined.files.entry(path), object);
+        }
         let mut wants = self.clone();
         wants.decide(&Around {
             sources: Some(&imagined),
@@ -527,6 +537,25 @@ fn key_of(object: &Object) -> String {
     match object {
         Object::Session(session) => format!("session/{}", session.name),
         Object::Class(class) => format!("sessionclass/{}", class.name),
+    }
+}
+
+fn raw_of(object: &Object) -> String {
+    match object {
+        Object::Session(session) => session.raw.to_string(),
+        Object::Class(class) => class.raw.to_string(),
+    }
+}
+
+/// Puts an object into a file of an imagined listing, also if the file is broken now.
+fn imagine_in(file: std::collections::btree_map::Entry<'_, String, SourceFile>, object: Object) {
+    let none = || SourceFile::Parsed { objects: Vec::new(), revision: String::new() };
+    let file = file.or_insert_with(none);
+    if !matches!(file, SourceFile::Parsed { .. }) {
+        *file = none();
+    }
+    if let SourceFile::Parsed { objects, .. } = file {
+        objects.push(object);
     }
 }
 

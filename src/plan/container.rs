@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::model::{
-    Action, Container, ContainerDetail, ContainerState, Health, OnFailure, Operation, Phase,
-    Reason, Record, RestartPolicy, SessionPlan, SyncKind, Target, Termination, Timestamp,
+    Action, Container, ContainerDetail, ContainerState, Health, Network, OnFailure, Operation,
+    Phase, Reason, Record, RestartPolicy, SessionPlan, SyncKind, Target, Termination, Timestamp,
     UpdateStrategy,
 };
 
@@ -185,6 +185,9 @@ fn must_be_replaced(
     if before.iter().any(|a| matches!(a, Action::LeasePort { .. })) {
         return Some("its port changed");
     }
+    if is_cut_off(view, current) {
+        return Some("it was taken off its network");
+    }
     // The image will be resolved in this very plan: only then can it be told.
     let expected = expected_hash(record)?;
     let strategy = record.applied.resolved.update.strategy;
@@ -206,6 +209,20 @@ fn must_be_replaced(
         }
         _ => None,
     }
+}
+
+/// It runs without an address and without its port, and starting it again did not help: somebody
+/// disconnected it, and no start brings that back. The failed run paces its successors.
+fn is_cut_off(view: &View<'_>, current: &Container) -> bool {
+    let record = view.record;
+    let wanted = &record.applied.resolved.container;
+    let publishes = wanted.port != 0 && matches!(wanted.network, Network::Docket | Network::Bridge);
+    let failed = record.failures.contains_key(&Operation::Run) && record.ready_since.is_none();
+    let bare = |detail: &ContainerDetail| detail.published.is_none() && detail.inner.is_none();
+    publishes
+        && failed
+        && current.state == ContainerState::Running
+        && current.detail.as_ref().is_some_and(bare)
 }
 
 fn limits_differ(view: &View<'_>, current: &Container) -> bool {

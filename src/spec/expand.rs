@@ -28,7 +28,7 @@ pub(super) fn expand(
         } else if let Some((name, tail)) = after.strip_prefix('(').and_then(|t| t.split_once(')')) {
             match lookup(name)? {
                 Some(value) => out.push_str(&value),
-                None => out.push_str(&format!("$({name})")),
+                None => out.extend(["$(", name, ")"]),
             }
             rest = tail;
         } else {

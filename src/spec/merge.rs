@@ -19,6 +19,7 @@ impl Merge {
     }
 
     /// The class's value; a session may repeat it and not change it.
+    #[expect(clippy::needless_pass_by_value, reason = "every caller takes the two apart anyway")]
     pub fn class_only<T: PartialEq>(
         &mut self,
         field: &str,

@@ -118,7 +118,7 @@ fn stop(error: &serde_yaml::Error) -> Stop {
 fn utf8(bytes: &[u8]) -> Result<&str, Stop> {
     std::str::from_utf8(bytes).map_err(|error| {
         let good = bytes.get(..error.valid_up_to()).unwrap_or_default();
-        let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line = good.split(|byte| *byte == b'\n').count();
         let last = good.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
         (line, String::from_utf8_lossy(last).chars().count() + 1, "not UTF-8".to_owned())
     })
@@ -155,7 +155,7 @@ fn as_yaml(text: &str) -> Result<String, Stop> {
             | '\u{fffe}'
             | '\u{ffff}'
             | '\u{feff}' => {
-                out.push_str(&format!("\\u{:04x}", u32::from(c)));
+                out.extend(["\\u", format!("{:04x}", u32::from(c)).as_str()]);
             }
             _ => out.push_str(&rest[..whole]),
         }

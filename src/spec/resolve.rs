@@ -332,7 +332,7 @@ fn workspace(
             open_deadline: own_files
                 .open_deadline
                 .or(class_files.open_deadline)
-                .map_or(Duration::from_secs(60), |span| span.0),
+                .map_or(Duration::from_mins(1), |span| span.0),
         },
         sync_interval: own_sync
             .interval
@@ -438,7 +438,7 @@ fn coherent(resolved: &Resolved, refusals: &mut Vec<Refusal>) {
     if resolved.restart.max_delay < resolved.restart.initial_delay {
         refuse("spec.restart.maxDelay: shorter than initialDelay".to_owned());
     }
-    if resolved.health.timeout > Duration::from_secs(60) {
+    if resolved.health.timeout > Duration::from_mins(1) {
         refuse("spec.health.timeout: longer than 60s".to_owned());
     }
     let mut taken: BTreeSet<&Path> = BTreeSet::from([resolved.workspace.mount_path.as_path()]);

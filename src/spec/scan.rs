@@ -197,8 +197,9 @@ impl Scanner<'_> {
     }
 
     fn tag(&mut self) {
-        while !(self.ends(0) || self.flow > 0 && self.peek(0).is_some_and(|c| ",[]{}".contains(c)))
-        {
+        let in_flow = self.flow > 0;
+        let stops = |c: char| is_blank(c) || is_break(c) || in_flow && ",[]{}".contains(c);
+        while self.peek(0).is_some_and(|c| !stops(c)) {
             self.step();
         }
     }

@@ -84,20 +84,20 @@ impl Root {
     pub(super) fn list(&self) -> io::Result<BTreeMap<String, Look>> {
         let mut all = BTreeMap::new();
         let top = rustix::fs::openat(&self.fd, ".", DIRECTORY, Mode::empty())?;
-        self.list_in(top, "", 0, &mut all)?;
+        self.list_in(&top, "", 0, &mut all)?;
         Ok(all)
     }
 
     fn list_in(
         &self,
-        fd: OwnedFd,
+        fd: &OwnedFd,
         prefix: &str,
         depth: u32,
         all: &mut BTreeMap<String, Look>,
     ) -> io::Result<()> {
-        let stat = rustix::fs::fstat(&fd)?;
+        let stat = rustix::fs::fstat(fd)?;
         let exposed = depth > 0 && stat.st_mode & WRITABLE != 0 && !self.writable;
-        for entry in Dir::read_from(&fd)? {
+        for entry in Dir::read_from(fd)? {
             let entry = entry?;
             let name = entry.file_name();
             if name.to_bytes().starts_with(b".") {
@@ -105,7 +105,7 @@ impl Root {
             }
             let mut kind = entry.file_type();
             if kind == FileType::Unknown {
-                kind = match rustix::fs::statat(&fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+                kind = match rustix::fs::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW) {
                     Ok(stat) => FileType::from_raw_mode(stat.st_mode),
                     Err(_) => continue,
                 };
@@ -113,13 +113,13 @@ impl Root {
             let shown = name.to_string_lossy();
             let path = format!("{prefix}{shown}");
             if kind == FileType::Directory {
-                let inner = rustix::fs::openat(&fd, name, DIRECTORY, Mode::empty());
+                let inner = rustix::fs::openat(fd, name, DIRECTORY, Mode::empty());
                 match inner {
                     Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
                     // The whole listing is in doubt: files below may be there or not.
                     Err(errno) => return Err(errno.into()),
                     Ok(_) if depth >= DEPTH_MAX => {}
-                    Ok(inner) => self.list_in(inner, &format!("{path}/"), depth + 1, all)?,
+                    Ok(inner) => self.list_in(&inner, &format!("{path}/"), depth + 1, all)?,
                 }
                 continue;
             }
@@ -134,7 +134,7 @@ impl Root {
             } else {
                 let found = match kind {
                     FileType::Symlink => self.linked(&path),
-                    _ => match rustix::fs::statat(&fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    _ => match rustix::fs::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW) {
                         Ok(stat) => self.judged(&stat),
                         Err(Errno::NOENT) => Found::Nothing,
                         Err(errno) => Found::Spec(Look::Refused(errno.to_string())),

@@ -3,6 +3,8 @@
 
 mod crash;
 mod drift;
+mod faults;
 mod life;
+mod proxy;
 mod rig;
 mod seed;

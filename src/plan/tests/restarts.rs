@@ -250,3 +250,20 @@ fn a_container_that_is_being_removed_is_waited_for() {
         "#]],
     );
 }
+
+#[test]
+fn a_container_that_was_taken_off_its_network_is_replaced_once_a_restart_did_not_help() {
+    check(
+        "want ann-one
+         record ann-one port=8001 noted=Unhealthy:0 fail=Run:Unhealthy@11:59:59+0
+         container ann-one running port=8001 unbound",
+        expect![[r#"
+            ann-one is Updating: it was taken off its network
+              sync files before the stop
+              stop container c1 within 10s (Updating)
+              remove container 1 c1
+              create container 2 on port 8001
+              start container
+        "#]],
+    );
+}

@@ -1,4 +1,7 @@
 //! Complaints: where, what, and what was probably meant.
+#![expect(clippy::needless_pass_by_value, reason = "an `expect!` is written where it is checked")]
+
+use std::fmt::Write as _;
 
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
@@ -13,13 +16,13 @@ fn check_file(path: &str, text: &[u8], expected: Expect) {
     let parsed = parse_file(path, text);
     let mut out = String::new();
     for located in &parsed.objects {
-        out += &match &located.object {
-            Object::Session(session) => format!("session {}\n", session.name),
-            Object::Class(class) => format!("class {}\n", class.name),
-        };
+        match &located.object {
+            Object::Session(session) => writeln!(out, "session {}", session.name).unwrap(),
+            Object::Class(class) => writeln!(out, "class {}", class.name).unwrap(),
+        }
     }
     for complaint in &parsed.complaints {
-        out += &format!("{complaint}\n");
+        writeln!(out, "{complaint}").unwrap();
     }
     expected.assert_eq(&out);
 }

@@ -1,4 +1,5 @@
 //! Merging, limits, bounds, expansion, fingerprint.
+#![expect(clippy::needless_pass_by_value, reason = "an `expect!` is written where it is checked")]
 
 use expect_test::{Expect, expect};
 

@@ -297,3 +297,41 @@ fn a_vanished_directory_holds_everything() {
     rig.write("a.yaml", &session("ann-one", "ann", "one", "  state: Stopped"));
     rig.see("follows its file again", "ann-one", |view| view["status"]["phase"] == "Stopped");
 }
+
+#[test]
+fn a_directory_compared_with_what_runs_from_it_is_no_change() {
+    let mut rig = Rig::new("diff");
+    rig.write("team/ann.yaml", &session("ann", "ann", "one", ""));
+    rig.start();
+    rig.ready("ann");
+    let specs = rig.path("specs").display().to_string();
+    rig.ok(&["diff", &specs]);
+    let file = rig.path("specs/team/ann.yaml").display().to_string();
+    rig.ok(&["plan", &file]);
+}
+
+#[test]
+fn a_second_operator_of_an_installation_is_refused_whatever_its_state() {
+    let mut first = Rig::new("sole");
+    first.start();
+    let mut second = Rig::new("sole");
+    second.spawn(&[("DOCKET_LOG_LEVEL", "info")]);
+    assert_eq!(second.wait_exit(), Some(1));
+    let told = second.tail();
+    assert!(told.contains(&first.path("state").display().to_string()), "{told}");
+}
+
+#[test]
+fn a_held_session_that_is_deleted_by_command_is_not_listed_any_more() {
+    let mut rig = Rig::new("heldend");
+    let kept = session("ann", "ann", "one", "")
+        .replace("{name: ann}", "{name: ann, annotations: {docket.dev/prune: disabled}}");
+    rig.write("ann.yaml", &kept);
+    rig.start();
+    rig.ready("ann");
+    rig.remove("ann.yaml");
+    rig.see("is held", "ann", |view| condition(view, "PruneHeld").0 == "True");
+    rig.ok(&["delete", "ann"]);
+    rig.gone("ann");
+    assert_eq!(rig.containers(), []);
+}

@@ -19,6 +19,8 @@ pub struct Rig {
     dir: tempfile::TempDir,
     pub installation: String,
     pub ports: (u16, u16),
+    /// What the operator is started by, for one in another network.
+    pub through: Vec<String>,
     extra: String,
     operator: Option<Child>,
 }
@@ -44,6 +46,7 @@ impl Rig {
         let rig = Rig {
             installation: format!("it-{name}-{}", std::process::id()),
             ports: (first, first + PORTS_EACH - 1),
+            through: Vec::new(),
             extra: extra.to_owned(),
             operator: None,
             dir,
@@ -107,7 +110,10 @@ impl Rig {
             .append(true)
             .open(self.path("operator.log"))
             .unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_docket"))
+        let mut words = self.through.clone();
+        words.push(env!("CARGO_BIN_EXE_docket").to_owned());
+        let child = Command::new(&words[0])
+            .args(&words[1..])
             .args(["run", "--config"])
             .arg(self.path("docket.yaml"))
             .env("DOCKET_LOG_LEVEL", "info")
@@ -136,6 +142,11 @@ impl Rig {
         (child.wait().unwrap().code(), began.elapsed())
     }
 
+    /// The operator's exit code once it ended by itself.
+    pub fn wait_exit(&mut self) -> Option<i32> {
+        self.operator.take().unwrap().wait().unwrap().code()
+    }
+
     /// Runs a docket command against this operator.
     pub fn docket(&self, args: &[&str]) -> Said {
         let out = Command::new(env!("CARGO_BIN_EXE_docket"))
@@ -156,7 +167,7 @@ impl Rig {
     /// Runs a docket command that must succeed.
     pub fn ok(&self, args: &[&str]) -> String {
         let said = self.docket(args);
-        assert_eq!(said.code, 0, "docket {args:?}: {said:?}{}", self.tail());
+        assert_eq!(said.code, 0, "docket {args:?}: {}{}", said.stderr, self.tail());
         said.stdout
     }
 

@@ -213,7 +213,7 @@ async fn point_7_a_body_that_changed_on_its_way_is_refused_and_sent_again() {
     let writes = std::sync::atomic::AtomicUsize::new(0);
     let wire = Wire::before(server.address(), move |asked| {
         let write = asked.method == "PUT" && !asked.is_trial();
-        if write && writes.fetch_add(1, std::sync::atomic::Ordering::SeqCst) % 2 == 0 {
+        if write && writes.fetch_add(1, std::sync::atomic::Ordering::SeqCst).is_multiple_of(2) {
             Fault::FlipRequest
         } else {
             Fault::Pass
@@ -392,12 +392,11 @@ async fn point_11_which_server_decides_conditions_is_said() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn point_12_a_credentials_error_is_not_kept() {
-    let (_wire, store) = saying(object(b"x")).await;
-    drop(store);
+    let (wire, _) = saying(object(b"x")).await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("credentials");
     let path = file.to_str().unwrap().to_owned();
-    let config = config(&_wire.endpoint, "bucket", "");
+    let config = config(&wire.endpoint, "bucket", "");
     let nowhere = folder.path().join("none").to_str().unwrap().to_owned();
     let looked = env(&[
         ("AWS_SHARED_CREDENTIALS_FILE", &path),
@@ -411,7 +410,7 @@ async fn point_12_a_credentials_error_is_not_kept() {
     assert!(soon(store.get("k")).await.is_ok());
     std::fs::write(&file, "[default]\naws_access_key_id=A22\naws_secret_access_key=s\n").unwrap();
     assert!(soon(store.get("k")).await.is_ok());
-    let used: Vec<bool> = _wire
+    let used: Vec<bool> = wire
         .asked()
         .iter()
         .map(|asked| asked.header("authorization").unwrap().contains("Credential=A22/"))
