@@ -1,7 +1,7 @@
 //! The ledger on disk: sled, and what sled leaves out.
 //!
 //! 1. [`home`]: the state directory, its lock, and the move of a damaged store out of the way.
-//! 2. [`format`]: facts as keys and bytes, with a version each. Pure.
+//! 2. [`mod@format`]: facts as keys and bytes, with a version each. Pure.
 //! 3. [`store`]: an open sled that adds up, and batches that survive power loss.
 //! 4. [`writer`]: the one thread that touches it; batches share syncs.
 //!
