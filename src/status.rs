@@ -185,8 +185,17 @@ fn phase(scene: &Scene<'_>, drafts: &[conditions::Draft]) -> Phase {
     match scene.plan.phase {
         Phase::Pending if scene.record().is_none() && refused => Phase::Rejected,
         Phase::Running if !is(ConditionType::ContainerReady, Truth::True) => Phase::Starting,
-        // It answered after the plan was made and before the next one.
-        Phase::Starting | Phase::Unknown if is(ConditionType::Ready, Truth::True) => Phase::Running,
+        // The plan is older than what was seen since: it answers, and the next plan will say so.
+        Phase::Pending
+        | Phase::Starting
+        | Phase::CrashLoop
+        | Phase::Stopped
+        | Phase::Failed
+        | Phase::Unknown
+            if is(ConditionType::Ready, Truth::True) =>
+        {
+            Phase::Running
+        }
         Phase::Running if drafts.iter().any(conditions::Draft::is_update) => Phase::Updating,
         Phase::Running if sync_fails || is(ConditionType::Healthy, Truth::False) => Phase::Degraded,
         phase => phase,

@@ -238,8 +238,12 @@ impl Scarce {
     ) -> Result<u16, NoPort> {
         let fixed = resolved.container.host_port;
         let port = if fixed == 0 {
+            // On from the contested one: from the lowest again, a run of ports that somebody else
+            // holds would never be passed once their quarantines end faster than they are tried.
             let (first, last) = policy.bounds.ports;
-            (first..=last)
+            let from = avoid.filter(|port| (first..=last).contains(port)).unwrap_or(first);
+            (from..=last)
+                .chain(first..from)
                 .find(|port| !self.ports.contains_key(port) && Some(*port) != avoid)
                 .ok_or(NoPort::Exhausted)?
         } else {

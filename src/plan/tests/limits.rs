@@ -42,6 +42,23 @@ fn fault_13_a_contested_port_is_quarantined_and_the_next_is_taken() {
 }
 
 #[test]
+fn fault_13_a_run_of_held_ports_is_passed_even_if_earlier_quarantines_are_over() {
+    check(
+        "quarantine 8005
+         want ann-one
+         record ann-one port=8005 fail=Start:PortConflict@11:59:59+0
+         container ann-one created port=8005",
+        expect![[r#"
+            ann-one is Updating: its port changed
+              quarantine port 8005 and lease port 8006
+              remove container 1 c1
+              create container 2 on port 8006
+              start container
+        "#]],
+    );
+}
+
+#[test]
 fn fault_13_a_port_that_stays_contested_five_times_waits() {
     check(
         "quarantine 8001

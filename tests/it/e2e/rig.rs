@@ -61,7 +61,8 @@ impl Rig {
     pub fn configure(&self, more: &str) {
         let text = format!(
             "specs: specs\nstate: state\nworkspaces: workspaces\nstore: file:{}\n\
-             installation: {}\ncontainerPrefix: {}\nports: {}-{}\ntick: 1s\n{}\n{more}\n",
+             installation: {}\ncontainerPrefix: {}\nports: {}-{}\ntick: 1s\n\
+             minFree: 64Mi\n{}\n{more}\n",
             self.path("objects").display(),
             self.installation,
             self.installation,

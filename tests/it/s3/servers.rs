@@ -99,11 +99,8 @@ fn started(name: &'static str) -> Server {
     assert!(installed.unwrap().success(), "cannot install {name}");
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let address = format!("127.0.0.1:{port}");
-    let root = tempfile::tempdir().unwrap().keep().join("buckets");
-    std::fs::create_dir_all(&root).unwrap();
     let mut process = Command::new(&script)
         .args(["run", name, &address])
-        .arg(&root)
         .stdin(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

@@ -120,7 +120,7 @@ impl Site {
     fn settings() -> Settings {
         let capabilities = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"];
         let capabilities = capabilities.map(str::to_owned).into();
-        let bounds = Bounds { ports: (8001, 8010), capabilities, ..Bounds::default() };
+        let bounds = Bounds { ports: (8001, 8016), capabilities, ..Bounds::default() };
         Settings {
             policy: Policy {
                 bounds,
