@@ -1,9 +1,9 @@
 //! The ledger on disk: sled, and what sled leaves out.
 //!
-//! 1. `home`: the state directory, its lock, and the move of a damaged store out of the way.
-//! 2. `format`: facts as keys and bytes, with a version each. Pure.
-//! 3. `store`: an open sled that adds up, and batches that survive power loss.
-//! 4. `writer`: the one thread that touches it; batches share syncs.
+//! 1. [`home`]: the state directory, its lock, and the move of a damaged store out of the way.
+//! 2. [`mod@format`]: facts as keys and bytes, with a version each. Pure.
+//! 3. [`store`]: an open sled that adds up, and batches that survive power loss.
+//! 4. [`writer`]: the one thread that touches it; batches share syncs.
 //!
 //! What is relied on of sled 0.34.7 is little, because much of it was measured not to hold: its
 //! flush is no sync, damage opens as an empty store, an end inside `open` leaves files that the

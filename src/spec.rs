@@ -2,9 +2,9 @@
 //!
 //! 1. `parse` takes a file to [`Object`]s or [`Complaint`]s: `text` and `value` judge the leaves,
 //!    `wire` is the closed schema, `scan` refuses bombs, `complain` words what is wrong.
-//! 2. [`resolve()`] merges a session into its class, checks the class's limits (`merge`) and the
+//! 2. [`mod@resolve`] merges a session into its class, checks the class's limits (`merge`) and the
 //!    operator's `allow` (`bounds`), and expands `$(NAME)` (`expand`).
-//! 3. [`fingerprint()`] says whether a live container is still the wanted one.
+//! 3. [`mod@fingerprint`] says whether a live container is still the wanted one.
 //!
 //! What can be judged without class and operator is judged while parsing, with line and column;
 //! the rest is a [`Refusal`], which the session's status shows.
