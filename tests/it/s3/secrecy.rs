@@ -56,8 +56,9 @@ async fn no_secret_is_in_the_log_or_in_an_error() {
     for failed in failures.into_iter().flatten() {
         write!(said, "{failed:?} {failed}").unwrap();
     }
-    said += &String::from_utf8_lossy(&log.0.lock().unwrap());
-    assert!(said.contains("store request again"), "the log is not read: {said}");
+    let logged = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
+    assert!(!logged.is_empty(), "the log is not read");
+    said += &logged;
     let signatures = wire.asked().into_iter().filter_map(|asked| {
         let header = asked.header("authorization")?;
         header.split("Signature=").nth(1).map(str::to_owned)
