@@ -1,7 +1,7 @@
 //! The workspaces of this machine, and the only module that touches what tenants write.
 //!
 //! - Every step goes through a descriptor and `openat2` beneath it, links never followed
-//!   ([`beneath`]): what is looked at is what is read, changed or removed.
+//!   (`beneath`): what is looked at is what is read, changed or removed.
 //! - Nothing half done is ever seen in a workspace: files, directories and links are made whole
 //!   under `.docket/staging`, owner and mode set there, and renamed into place.
 //! - Nothing of a tenant is replaced or removed unseen: it is exchanged out of its place first,

@@ -212,9 +212,16 @@ where
             .map_err(|error| StepError::NotSafe(error.to_string()))?;
         wanted.push(path);
     }
+    let known = |path: &RelPath| base.as_ref().is_some_and(|base| base.files.contains_key(path));
+    if let Some(path) = wanted.iter().find(|path| !known(path)) {
+        return Err(StepError::NotSafe(format!("the store has no file `{path}` of this session")));
+    }
     if wanted.is_empty() {
         let lazy = base.iter().flat_map(|base| &base.files).filter(|(_, e)| e.stamp.is_none());
         wanted.extend(lazy.map(|(path, _)| path.clone()));
+    }
+    if wanted.is_empty() {
+        return Ok("all files are here".to_owned());
     }
     let there = place(record);
     let found = files::hydrate_paths(
