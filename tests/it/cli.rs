@@ -485,7 +485,7 @@ fn too_large_a_file_is_refused_before_it_travels() {
     let fake = Fake::start();
     std::fs::write(fake.place.path().join("big.yaml"), vec![b' '; 64 * 1024 + 1]).unwrap();
     let (_, talk) = ended(&fake.docket(&["apply", "-f", "big.yaml"]), 2);
-    assert_eq!(talk, "error: big.yaml: larger than 64 KiB\n");
+    assert_eq!(talk, "error: big.yaml:1:1: larger than 64 KiB\n");
     assert!(fake.asked().is_empty());
 }
 
