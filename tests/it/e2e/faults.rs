@@ -369,16 +369,27 @@ fn f32_a_file_that_is_being_written_is_not_acted_on_before_it_is_whole() {
     let mut rig = Rig::new("f32");
     rig.start();
     let text = session("ann-one", "ann", "one-of-many", "  state: Stopped");
-    let mut file = std::fs::File::create(rig.path("specs/a.yaml")).unwrap();
-    for byte in text.as_bytes() {
-        file.write_all(&[*byte]).unwrap();
-        std::thread::sleep(Duration::from_millis(15)); // the fault itself: a slow writer
-        if *byte == b'-' || *byte == b'\n' {
-            assert!(rig.get("ann-one").is_none(), "half a file was acted on");
+    // A writer that was held up for longer than two looks are apart proves nothing: once more.
+    let written = (0..20).any(|_| {
+        let mut file = std::fs::File::create(rig.path("specs/a.yaml")).unwrap();
+        let mut last = Instant::now();
+        for byte in text.as_bytes() {
+            file.write_all(&[*byte]).unwrap();
+            std::thread::sleep(Duration::from_millis(15)); // the fault itself: a slow writer
+            let acted = (*byte == b'\n').then(|| rig.get("ann-one").is_some());
+            if last.elapsed() > Duration::from_millis(200) {
+                drop(file);
+                rig.remove("a.yaml");
+                rig.gone("ann-one");
+                return false;
+            }
+            assert_ne!(acted, Some(true), "half a file was acted on");
+            last = Instant::now();
         }
-    }
-    drop(file);
-    let view = rig.see("is admitted", "ann-one", |view| view["metadata"]["generation"] != 0);
+        true
+    });
+    assert!(written, "this machine is too busy for a test of time");
+    let view = rig.see("is there", "ann-one", |_| true);
     assert_eq!(view["spec"]["case"], "one-of-many");
     assert_eq!(view["metadata"]["generation"], 1, "{view:#}");
 }
