@@ -236,14 +236,7 @@ where
         let before = self.record()?;
         let after = self.doors.book.update(uid, change).await?.ok_or(StepError::NoRecord)?;
         let copied = |r: &Record| {
-            (
-                r.port,
-                r.attempt,
-                r.source.clone(),
-                r.applied.clone(),
-                r.ending.is_some(),
-                r.workspace,
-            )
+            (r.port, r.attempt, r.source.clone(), r.applied.clone(), r.ending.clone(), r.workspace)
         };
         if copied(&before) != copied(&after) {
             copy_record(self.doors, &after, None).await;

@@ -300,6 +300,9 @@ fn survives_damage(name: &str, damage: impl Fn(&std::path::Path)) {
     assert_eq!(life(&after), life(&before));
     assert_eq!(http(&after, "GET", "/read?path=mine.txt", "").1, "mine");
     assert_eq!(rig.containers().len(), 1);
+    // What was rebuilt is held until its source was seen.
+    rig.seen("a.yaml");
+    rig.see("has its source", "ann-one", |view| condition(view, "PruneHeld").0.is_empty());
     rig.remove("a.yaml");
     rig.gone("ann-one");
     assert_eq!(stored(&rig, "ann", "one", "mine.txt").as_deref(), Some("mine"));

@@ -226,6 +226,7 @@ fn applied_records_live_and_die_by_command_and_files_are_refused() {
 fn plan_says_what_would_be_done_and_does_nothing() {
     let mut rig = Rig::new("plan");
     rig.start();
+    rig.seen("legal.yaml");
     rig.until("nothing is to be done", |rig| rig.docket(&["plan"]).code == 0);
     std::fs::write(rig.path("x.yaml"), session("ann-one", "ann", "one", "")).unwrap();
     let file = rig.path("x.yaml");

@@ -213,6 +213,15 @@ impl Rig {
         self.see("is ready", name, |view| condition(view, "Ready").0 == "True")
     }
 
+    /// Waits until the operator has read a file of the watched directory.
+    #[track_caller]
+    pub fn seen(&mut self, file: &str) {
+        self.until(&format!("{file} is read"), |rig| {
+            let sources = rig.docket(&["get", "sources"]).stdout;
+            sources.lines().any(|line| line.starts_with(file) && line.contains(" Ok "))
+        });
+    }
+
     #[track_caller]
     pub fn gone(&mut self, name: &str) {
         let name = name.to_owned();
