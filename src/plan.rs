@@ -13,6 +13,7 @@ mod end;
 mod keep;
 #[cfg(feature = "testing")]
 pub mod planted;
+mod room;
 mod scarce;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -28,6 +29,7 @@ use crate::model::{
 };
 
 pub use container::{classify_end, expected_hash};
+pub use room::{MinFree, NoRoom, Room};
 pub use scarce::Scarce;
 
 /// The numbers the operator may turn, as far as decisions depend on them.
@@ -43,31 +45,6 @@ pub struct Policy {
     pub max_starts: u32,
     /// Free space below which nothing is hydrated or started.
     pub min_free: MinFree,
-}
-
-/// `minFree`: a share of the file system or bytes.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum MinFree {
-    /// Per cent of all space.
-    Percent(f64),
-    /// Bytes.
-    Bytes(u64),
-}
-
-impl MinFree {
-    /// Whether there is less than this.
-    pub fn is_short(self, space: Space) -> bool {
-        match self {
-            MinFree::Bytes(bytes) => space.free < bytes,
-            MinFree::Percent(percent) => {
-                #[expect(clippy::cast_precision_loss, reason = "a share need not be exact")]
-                let free = space.free as f64 * 100.0;
-                #[expect(clippy::cast_precision_loss, reason = "a share need not be exact")]
-                let floor = space.total as f64 * percent;
-                free < floor
-            }
-        }
-    }
 }
 
 /// What its sources say of a session.
@@ -171,6 +148,16 @@ pub struct Input<'a> {
 const LONGEST_QUARANTINE: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
 
 impl Input<'_> {
+    /// What a session's workspace takes of what it may.
+    pub fn room(&self, record: &Record) -> Room {
+        Room {
+            used: record.files.bytes,
+            quota: record.applied.resolved.workspace.quota,
+            space: self.space.known().copied(),
+            floor: self.policy.min_free,
+        }
+    }
+
     /// Until when a port is left alone because somebody else holds it; `None`: it is not.
     pub fn quarantined(&self, port: u16) -> Option<Timestamp> {
         let until = *self.quarantine.get(&port)?;
@@ -223,6 +210,11 @@ struct View<'a> {
 impl View<'_> {
     fn now(&self) -> Timestamp {
         self.input.now
+    }
+
+    /// What its workspace takes of what it may.
+    fn room(&self) -> Room {
+        self.input.room(self.record)
     }
 
     /// Whether an operation may run now, and if not, why and until when.

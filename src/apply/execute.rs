@@ -194,6 +194,7 @@ where
             Action::UnpauseContainer { id } => {
                 self.touched.push(id.clone());
                 self.doors.engine.unpause(id).await?;
+                self.event(false, "Unpaused", "its container goes on");
                 self.change(|record| record.paused = None).await
             }
             Action::Sync { kind } => self.sync(*kind).await,

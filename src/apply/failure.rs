@@ -141,6 +141,7 @@ pub(super) fn files_reason(kind: FilesErrorKind) -> Reason {
         FilesErrorKind::ObjectMissing => Reason::ObjectMissing,
         FilesErrorKind::Corrupt => Reason::ContentCorrupt,
         FilesErrorKind::NoSpace => Reason::LowSpace,
+        FilesErrorKind::OverQuota => Reason::QuotaExceeded,
         FilesErrorKind::WorkspaceReplaced => Reason::WorkspaceReplaced,
         FilesErrorKind::Io => Reason::WorkspaceFailed,
     }

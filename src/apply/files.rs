@@ -9,7 +9,8 @@
 //! 5. The new base is what both sides are now known to have.
 //!
 //! Each step can be cut off and done again. A file that cannot be read, or keeps changing, keeps
-//! its base entry and is reported; the others are committed.
+//! its base entry and is reported; the others are committed. What would go over the quota or below
+//! the floor of free space does not come; what is here goes out all the same.
 
 mod come;
 mod commit;
@@ -22,6 +23,7 @@ use crate::model::{
     Base, BaseEntry, FileState, FilesSeen, ManifestEntry, RelPath, Remote, Scan, SkipReason, Stamp,
     Tree, WorkspaceSpec,
 };
+use crate::plan::{MinFree, NoRoom};
 use crate::sync::{BadManifest, Context, Emptied, Plan, diff};
 use crate::workspace::{BadGlob, Excludes};
 use crate::world::{
@@ -55,6 +57,8 @@ pub enum FilesErrorKind {
     Corrupt,
     /// No space left here.
     NoSpace,
+    /// It would go over the workspace's quota.
+    OverQuota,
     /// Another directory stands where the workspace was.
     WorkspaceReplaced,
     /// Everything else of the workspace.
@@ -112,6 +116,14 @@ pub enum FilesError {
         /// In which way.
         message: String,
     },
+    /// It is not to come: a bound is in the way.
+    #[error("`{path}` stays in the store: {why}")]
+    NoRoom {
+        /// The file.
+        path: RelPath,
+        /// Which bound.
+        why: NoRoom,
+    },
     /// Others kept swapping the manifest.
     #[error("others changed the manifest of {case} {RACES} times in a row")]
     Contended {
@@ -147,6 +159,8 @@ impl FilesError {
             FilesError::ManifestInvalid { .. } => FilesErrorKind::ManifestInvalid,
             FilesError::ObjectMissing { .. } => FilesErrorKind::ObjectMissing,
             FilesError::Corrupt { .. } => FilesErrorKind::Corrupt,
+            FilesError::NoRoom { why: NoRoom::Quota { .. }, .. } => FilesErrorKind::OverQuota,
+            FilesError::NoRoom { why: NoRoom::Floor { .. }, .. } => FilesErrorKind::NoSpace,
             FilesError::Contended { .. } => FilesErrorKind::StoreUnavailable,
             FilesError::Exclude(_) => FilesErrorKind::Io,
         }
@@ -185,6 +199,8 @@ struct Work<'a, W, O, C> {
     place: &'a Place,
     spec: &'a WorkspaceSpec,
     owner: (u32, u32),
+    /// `minFree`: nothing comes that would leave less.
+    floor: MinFree,
     excludes: Excludes,
 }
 
@@ -218,11 +234,12 @@ pub async fn sync<W: Workspaces, O: Objects, C: Clock>(
     place: &Place,
     spec: &WorkspaceSpec,
     owner: (u32, u32),
+    floor: MinFree,
     base: Option<&Base>,
     mode: ScanMode,
 ) -> Result<Found, FilesError> {
     let excludes = Excludes::new(&spec.sync_exclude)?;
-    let work = Work { workspaces, objects, clock, place, spec, owner, excludes };
+    let work = Work { workspaces, objects, clock, place, spec, owner, floor, excludes };
     work.sync(base, mode).await
 }
 
@@ -232,6 +249,7 @@ pub async fn sync<W: Workspaces, O: Objects, C: Clock>(
 ///
 /// # Errors
 /// [`FilesError`], after everything that could be fetched was.
+#[expect(clippy::too_many_arguments, reason = "the doors, the session, its index")]
 pub async fn hydrate<W: Workspaces, O: Objects, C: Clock>(
     workspaces: &W,
     objects: &O,
@@ -239,10 +257,11 @@ pub async fn hydrate<W: Workspaces, O: Objects, C: Clock>(
     place: &Place,
     spec: &WorkspaceSpec,
     owner: (u32, u32),
+    floor: MinFree,
     base: Option<&Base>,
 ) -> Result<Found, FilesError> {
     let excludes = Excludes::new(&spec.sync_exclude)?;
-    let work = Work { workspaces, objects, clock, place, spec, owner, excludes };
+    let work = Work { workspaces, objects, clock, place, spec, owner, floor, excludes };
     work.hydrate(base, come::Wanted::Eager, &|_| ()).await
 }
 
@@ -258,12 +277,13 @@ pub async fn hydrate_paths<W: Workspaces, O: Objects, C: Clock>(
     place: &Place,
     spec: &WorkspaceSpec,
     owner: (u32, u32),
+    floor: MinFree,
     base: Option<&Base>,
     paths: &[RelPath],
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Found, FilesError> {
     let excludes = Excludes::new(&spec.sync_exclude)?;
-    let work = Work { workspaces, objects, clock, place, spec, owner, excludes };
+    let work = Work { workspaces, objects, clock, place, spec, owner, floor, excludes };
     work.hydrate(base, come::Wanted::Paths(paths), progress).await
 }
 
@@ -286,7 +306,7 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
             };
             if mode == ScanMode::Quick {
                 self.remove_here(&plan, &mut outcome).await?;
-                self.fetch_all(&plan, &mut outcome).await?;
+                self.fetch_all(&plan, &scan, &mut outcome).await?;
                 self.make_tree(&plan).await?;
             }
             let tree = if mode == ScanMode::Quick { plan.tree.clone() } else { here(&plan) };

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{Operation, Record, RelPath, SyncKind, Uid};
+use crate::plan::MinFree;
 use crate::world::{Clock, Engine, Ledger, Objects, ScanMode, Workspaces, Write};
 
 use super::execute::{Doors, StepError, copy_record, place};
@@ -22,12 +23,13 @@ pub struct Lanes {
     files: Mutex<BTreeMap<Uid, Arc<Lane>>>,
     /// A permit is held during each create, start and removal.
     pub(super) engine: tokio::sync::Semaphore,
+    floor: Mutex<MinFree>,
 }
 
 impl Default for Lanes {
     fn default() -> Lanes {
         let engine = tokio::sync::Semaphore::new(ENGINE_ABREAST);
-        Lanes { files: Mutex::default(), engine }
+        Lanes { files: Mutex::default(), engine, floor: Mutex::new(MinFree::Bytes(0)) }
     }
 }
 
@@ -41,6 +43,16 @@ impl Lanes {
     fn of(&self, uid: &Uid) -> Arc<Lane> {
         let mut lanes = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(lanes.entry(uid.clone()).or_default())
+    }
+
+    /// Below this much free space nothing is fetched.
+    pub fn set_floor(&self, floor: MinFree) {
+        *self.floor.lock().unwrap_or_else(PoisonError::into_inner) = floor;
+    }
+
+    /// What [`Lanes::set_floor`] said last.
+    pub fn floor(&self) -> MinFree {
+        *self.floor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets a session that is over.
@@ -92,6 +104,7 @@ where
         &there,
         &record.applied.resolved.workspace,
         super::execute::owner_of(record),
+        doors.lanes.floor(),
         base.as_ref(),
         mode,
     );
@@ -139,6 +152,7 @@ where
         &there,
         &record.applied.resolved.workspace,
         super::execute::owner_of(record),
+        doors.lanes.floor(),
         base.as_ref(),
     );
     let found = tokio::select! {
@@ -231,6 +245,7 @@ where
         &there,
         &record.applied.resolved.workspace,
         super::execute::owner_of(record),
+        doors.lanes.floor(),
         base.as_ref(),
         &wanted,
         &|_| (),

@@ -195,7 +195,7 @@ reasons! {
     Suspended,
     /// The container is paused by somebody.
     Paused,
-    /// Paused by docket: the disk is full.
+    /// Paused by docket: too much was written, or the disk is full.
     DiskPressure,
     /// The new generation never got ready; the last good one runs.
     RolledBack,
@@ -217,6 +217,8 @@ reasons! {
     WorkspaceMissing,
     /// No space below `minFree`.
     LowSpace,
+    /// The workspace is at its quota: nothing more comes from the store.
+    QuotaExceeded,
     /// The manifest cannot be read, or is gone though earlier ones exist.
     ManifestUnavailable,
     /// The manifest has an entry that is refused.

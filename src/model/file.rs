@@ -319,6 +319,8 @@ pub struct Scan {
     pub entries: BTreeMap<RelPath, LocalEntry>,
     /// What is there and not looked into, with its reason.
     pub skipped: BTreeMap<RelPath, SkipReason>,
+    /// Bytes on disk of all regular files that were met, skipped and excluded ones too.
+    pub bytes: u64,
 }
 
 /// A row of `manifest.json`, as the store has it.

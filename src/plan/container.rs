@@ -386,8 +386,10 @@ pub(super) fn may_roll_back(record: &Record) -> bool {
 
 /// Somebody froze it: thawed, unless docket did it and the cause stands.
 fn paused(view: &View<'_>, current: &Container, mut actions: Vec<Action>) -> SessionPlan {
-    if view.record.paused == Some(Reason::DiskPressure) && over_quota(view) {
-        return SessionPlan { actions, ..disk_pressure() };
+    if view.record.paused == Some(Reason::DiskPressure)
+        && let Some(pressed) = disk_pressure(view)
+    {
+        return SessionPlan { actions, ..pressed };
     }
     if let Err(closed) = view.gate(Operation::Update) {
         return blocked(Phase::Degraded, &closed);
@@ -396,13 +398,10 @@ fn paused(view: &View<'_>, current: &Container, mut actions: Vec<Action>) -> Ses
     steps(Phase::Degraded, "its container is paused", actions)
 }
 
-fn disk_pressure() -> SessionPlan {
-    held(Phase::Degraded, Reason::DiskPressure, "its workspace is over twice its quota")
-}
-
-fn over_quota(view: &View<'_>) -> bool {
-    let quota = view.record.applied.resolved.workspace.quota;
-    quota > 0 && view.record.files.bytes > quota.saturating_mul(2)
+/// Why docket itself keeps it from writing on, if so.
+fn disk_pressure(view: &View<'_>) -> Option<SessionPlan> {
+    let why = view.room().pressure()?;
+    Some(held(Phase::Degraded, Reason::DiskPressure, why))
 }
 
 /// It runs: in place changes, then health.
@@ -415,10 +414,12 @@ fn watch(view: &View<'_>, current: &Container, mut actions: Vec<Action>) -> Sess
         };
         return steps(phase, "its container was not inspected yet", actions);
     };
-    if over_quota(view) && view.gate(Operation::Update).is_ok() {
+    if view.gate(Operation::Update).is_ok()
+        && let Some(pressed) = disk_pressure(view)
+    {
         actions
             .push(Action::PauseContainer { id: current.id.clone(), reason: Reason::DiskPressure });
-        return SessionPlan { actions, ..disk_pressure() };
+        return SessionPlan { actions, ..pressed };
     }
     let wanted = record.applied.resolved.container.resources;
     let in_place = record.applied.resolved.update.strategy == UpdateStrategy::InPlaceOrRecreate;

@@ -288,7 +288,7 @@ fn workspace(view: &View<'_>, actions: &mut Vec<Action>) -> Result<(), Box<Sessi
 /// Why nothing may be hydrated or started, if the disk is nearly full.
 pub(super) fn short_of_space(view: &View<'_>) -> Option<SessionPlan> {
     let space = view.input.space.known()?;
-    let message = format!("{} MiB are free, below minFree", space.free >> 20);
+    let message = format!("{} are free, below minFree", super::room::bytes(space.free));
     view.input
         .policy
         .min_free

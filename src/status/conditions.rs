@@ -7,7 +7,7 @@ use crate::model::{
     Action, ConditionType, ContainerState, Failure, Health, Look, Network, Operation, Phase,
     Reason, Record, Resolved, Rollout, Truth, UpdateStrategy,
 };
-use crate::plan::{Want, expected_hash, refusal};
+use crate::plan::{NoRoom, Want, expected_hash, refusal};
 
 use super::Scene;
 
@@ -160,8 +160,12 @@ fn files_ready(scene: &Scene<'_>) -> Verdict {
     let Some(record) = scene.record() else { return not_begun(scene) };
     if record.hydrated {
         let lazy = record.files.lazy;
-        let message = if lazy == 0 { String::new() } else { format!("{lazy} come when opened") };
-        return yes(Reason::Converged, message);
+        return match scene.input.room(record).fetches_nothing() {
+            Some(NoRoom::Floor { .. }) if lazy == 0 => yes(Reason::Converged, ""),
+            Some(why) => yes(why.reason(), why.bound()),
+            None if lazy == 0 => yes(Reason::Converged, ""),
+            None => yes(Reason::Converged, format!("{lazy} come when opened")),
+        };
     }
     if let Some(failure) = scene.failure(Operation::Hydrate) {
         return failed(failure);
@@ -218,7 +222,9 @@ fn container(scene: &Scene<'_>) -> Verdict {
         ContainerState::Running => yes(Reason::Converged, ""),
         ContainerState::Paused => {
             let reason = record.paused.unwrap_or(Reason::Paused);
-            no(reason, "its container is paused")
+            let pressed = scene.plan.reason == Some(reason);
+            let why = if pressed { format!(": {}", scene.cause()) } else { String::new() };
+            no(reason, format!("its container is paused{why}"))
         }
         ContainerState::Created => match scene.failure(Operation::Start) {
             Some(failure) => failed(failure),

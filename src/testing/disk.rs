@@ -303,6 +303,7 @@ impl Workspaces for MemoryDisk {
             scan.entries.insert(path.clone(), entry);
         }
         for (path, file) in &space.files {
+            scan.bytes += file.stamp.size;
             if file.stamp.size > spec.max_file_size {
                 scan.skipped.insert(path.clone(), SkipReason::TooLarge);
                 continue;

@@ -135,7 +135,7 @@ pub(super) fn scan(
         if last || !found.raced {
             found.confess(base);
             let entries = found.entries.into_iter().collect();
-            return Ok(Scan { entries, skipped: found.skipped });
+            return Ok(Scan { entries, skipped: found.skipped, bytes: found.bytes });
         }
     }
     Err(Fault::new(Kind::Io, "the walk did not end"))
@@ -152,6 +152,8 @@ struct Found {
     cut: bool,
     /// Something was there, and at its turn it was not.
     raced: bool,
+    /// Bytes on disk of regular files.
+    bytes: u64,
 }
 
 impl Found {
@@ -179,6 +181,8 @@ struct Walk<'a> {
     found: Found,
     /// Directories to come, with their depth; `None` is the top.
     waiting: Vec<(Option<RelPath>, usize)>,
+    /// Directories that are not synced; what they take of the disk counts all the same.
+    left_out: Vec<RelPath>,
     files: u64,
     others: u64,
     over: u64,
@@ -188,7 +192,8 @@ impl<'a> Walk<'a> {
     fn new(case: &'a OwnedFd, rules: &'a Rules, base: &'a Base, stop: &'a AtomicBool) -> Self {
         let waiting = vec![(None, 0)];
         let found = Found::default();
-        Walk { case, rules, base, stop, found, waiting, files: 0, others: 0, over: 0 }
+        let left_out = Vec::new();
+        Walk { case, rules, base, stop, found, waiting, left_out, files: 0, others: 0, over: 0 }
     }
 
     fn run(mut self) -> Result<Found, Fault> {
@@ -209,12 +214,40 @@ impl<'a> Walk<'a> {
                 break;
             }
         }
+        self.count_left_out(&mut buffer)?;
         // A directory that could not be read is not an entry, whatever its parent said.
         let Found { entries, skipped, .. } = &mut self.found;
         if !skipped.is_empty() {
             entries.retain(|(path, _)| !skipped.contains_key(path));
         }
         Ok(self.found)
+    }
+
+    /// Adds up what lies in directories that are not synced, as far as one walk may go: a tenant
+    /// could fill the disk there unseen.
+    fn count_left_out(&mut self, buffer: &mut [MaybeUninit<u8>]) -> Result<(), Fault> {
+        let mut left = OTHERS;
+        while let Some(path) = self.left_out.pop() {
+            check_stop(self.stop)?;
+            let Ok(dir) = open_dir(self.case, path.as_bytes()) else { continue };
+            let mut listing = RawDir::new(dir.as_fd(), buffer);
+            while let Some(Ok(entry)) = listing.next() {
+                let name = entry.file_name().to_bytes();
+                if name == b"." || name == b".." {
+                    continue;
+                }
+                let Some(rest) = left.checked_sub(1) else { return Ok(()) };
+                left = rest;
+                let Ok(stat) = stat_at(&dir, name) else { continue };
+                self.found.bytes += on_disk(&stat);
+                if file_type(&stat) == FileType::Directory
+                    && let Ok(below) = path.join(name)
+                {
+                    self.left_out.push(below);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn skip(&mut self, path: RelPath, reason: SkipReason) {
@@ -261,20 +294,23 @@ impl<'a> Walk<'a> {
         };
         let excluded = self.rules.excludes.covers(&path);
         let kind = file_type(&stat);
+        self.found.bytes += on_disk(&stat);
         let counted = matches!(kind, FileType::RegularFile | FileType::Symlink) && !excluded;
         if !self.within_limits(counted) {
             self.found.cut = true;
             self.over += 1;
             return self.skip(path, SkipReason::TooMany);
         }
+        let too_deep = kind == FileType::Directory && depth > self.rules.max_depth;
+        if kind == FileType::Directory && (excluded || too_deep) {
+            self.left_out.push(path.clone());
+        }
         if excluded {
             return self.skip(path, SkipReason::Excluded);
         }
         match kind {
             FileType::RegularFile => self.meet_file(path, &stat),
-            FileType::Directory if depth > self.rules.max_depth => {
-                self.skip(path, SkipReason::TooDeep);
-            }
+            FileType::Directory if too_deep => self.skip(path, SkipReason::TooDeep),
             FileType::Directory => {
                 self.waiting.push((Some(path.clone()), depth));
                 self.keep(path, LocalKind::Directory, &stat);
@@ -313,6 +349,14 @@ impl<'a> Walk<'a> {
     fn keep(&mut self, path: RelPath, kind: LocalKind, stat: &Stat) {
         self.found.entries.push((path, LocalEntry { kind, mode: permissions(stat) }));
     }
+}
+
+/// What a regular file takes of the disk: a sparse one less than it seems to have.
+fn on_disk(stat: &Stat) -> u64 {
+    if !is_file(stat) {
+        return 0;
+    }
+    u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512) // Source: stat(2).
 }
 
 fn unreadable(errno: Errno) -> SkipReason {

@@ -576,3 +576,25 @@ async fn space_is_that_of_the_file_system() {
     let space = home().local.space().await.unwrap();
     assert!(space.free > 0 && space.free < space.total);
 }
+
+/// A tenant cannot hide from the quota: what is not synced takes space all the same.
+#[tokio::test]
+async fn t12_everything_on_the_disk_counts_however_it_hides() {
+    let home = home();
+    let (place, dir) = home.workspace("one").await;
+    let globs = ["*.tmp", "cache/"].map(str::to_owned).to_vec();
+    let spec = WorkspaceSpec { sync_exclude: globs, max_depth: 3, ..spec() };
+    let base = Base::default();
+    let counted =
+        || async { home.local.scan(&place, &spec, &base, ScanMode::Quick).await.unwrap().bytes };
+    let sparse = std::fs::File::create(dir.join("sparse")).unwrap();
+    sparse.set_len(1 << 40).unwrap();
+    assert!(counted().await < 1 << 19, "a hole takes nothing");
+    for at in ["plain", "out.tmp", "cache/deep/er", "d1/d2/d3/d4/d5"] {
+        let at = dir.join(at);
+        std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+        std::fs::write(at, vec![7; 1 << 20]).unwrap();
+    }
+    let found = counted().await;
+    assert!((4 << 20..5 << 20).contains(&found), "{found}");
+}

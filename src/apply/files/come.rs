@@ -9,7 +9,8 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use super::{
     FILE_MODE, FilesError, Found, LANES, Outcome, Progress, ROUNDS, Work, entry_of, next_base,
 };
-use crate::model::{Base, BaseEntry, ManifestEntry, RelPath, SkipReason, Stamp};
+use crate::model::{Base, BaseEntry, ManifestEntry, RelPath, Scan, SkipReason, Stamp};
+use crate::plan::{NoRoom, Room};
 use crate::sync::{Change, Plan, lazy_entry, stub_path, stub_text};
 use crate::world::{
     Body, Clock, Expect, FileSpec, Objects, ScanMode, StoreErrorKind, WorkspaceErrorKind,
@@ -43,6 +44,14 @@ struct Order<'a> {
     path: &'a RelPath,
     row: ManifestEntry,
     over: Option<Stamp>,
+}
+
+impl Order<'_> {
+    /// Bytes by which the workspace grows when it has come.
+    fn growth(&self) -> u64 {
+        let before = self.over.map_or(0, |stamp| stamp.size);
+        self.row.size.unwrap_or_default().saturating_sub(before)
+    }
 }
 
 impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
@@ -83,7 +92,7 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         let stubs = lazy_rows(&plan).filter(|(path, _)| !ordered.contains(path)).collect();
         self.make_tree(&plan).await?;
         self.write_stubs(&plan, stubs, &mut outcome).await?;
-        self.fetch_orders(&plan, orders, &mut outcome, progress).await?;
+        self.fetch_orders(&plan, &scan, orders, &mut outcome, progress).await?;
         // A deletion here is committed by the next sync only, and until then the base knows it.
         let base = next_base(base, &plan, &outcome, &remote, remote.tree.clone());
         let failures = std::mem::take(&mut outcome.uncome);
@@ -127,6 +136,7 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
     pub(super) async fn fetch_all(
         &self,
         plan: &Plan,
+        scan: &Scan,
         outcome: &mut Outcome,
     ) -> Result<(), FilesError> {
         for (path, change) in &plan.changes {
@@ -153,14 +163,15 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         });
         self.write_stubs(plan, lazy.collect(), outcome).await?;
         let orders = orders_of_sync(plan);
-        self.fetch_orders(plan, orders, outcome, &|_| ()).await
+        self.fetch_orders(plan, scan, orders, outcome, &|_| ()).await
     }
 
-    /// Smallest first, many beside each other. What fails is noted; the others go on, unless the
-    /// store cannot be reached or the disk is full.
+    /// Smallest first, many beside each other. What fails or has no room is noted; the others go
+    /// on, unless the store cannot be reached or the disk is full.
     async fn fetch_orders(
         &self,
         plan: &Plan,
+        scan: &Scan,
         mut orders: Vec<Order<'_>>,
         outcome: &mut Outcome,
         progress: &(dyn Fn(Progress) + Sync),
@@ -172,15 +183,27 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
             ..Progress::default()
         };
         progress(done);
-        let mut waiting = orders.into_iter();
+        let mut ledge = Ledge::new(self.room(scan.bytes).await);
+        let mut waiting = orders.into_iter().peekable();
         let mut coming = FuturesUnordered::new();
         loop {
             while coming.len() < LANES
-                && let Some(order) = waiting.next()
+                && let Some(order) = waiting.peek()
             {
-                coming.push(self.fetch_order(order));
+                match ledge.grant(self, order.growth(), coming.is_empty()).await {
+                    Ok(true) => {
+                        coming.extend(waiting.next().map(|order| self.fetch_order(order)));
+                    }
+                    Ok(false) => break,
+                    Err(why) => {
+                        let path = order.path.clone();
+                        outcome.uncome.push((path.clone(), FilesError::NoRoom { path, why }));
+                        waiting.next();
+                    }
+                }
             }
             let Some((order, come)) = coming.next().await else { return Ok(()) };
+            ledge.landed(order.growth(), come.is_ok());
             let path = order.path;
             match come {
                 Ok(entry) => {
@@ -200,6 +223,12 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
                 }
             }
         }
+    }
+
+    /// What may come when so much is used; free space that cannot be told holds nobody up.
+    async fn room(&self, used: u64) -> Room {
+        let space = self.workspaces.space().await.ok();
+        Room { used, quota: self.spec.quota, space, floor: self.floor }
     }
 
     fn fetch_order<'o>(
@@ -364,6 +393,57 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         if let Err(error) = self.remove(&at, *stamp).await {
             tracing::debug!(%error, "a stub stays");
         }
+    }
+}
+
+/// The room left to a run of fetches. The disk is looked at now and then, not for each small file.
+struct Ledge {
+    room: Room,
+    /// Bytes used, of what is known to be here.
+    here: u64,
+    on_the_way: u64,
+    /// Granted since the disk was looked at.
+    unseen: u64,
+}
+
+/// The disk is looked at again after so many bytes.
+const LOOK_EVERY: u64 = 16 << 20;
+
+impl Ledge {
+    fn new(room: Room) -> Ledge {
+        Ledge { room, here: room.used, on_the_way: 0, unseen: 0 }
+    }
+
+    /// Whether so much more may be fetched now; `false`: look again when something has landed.
+    async fn grant<W: Workspaces, O: Objects, C: Clock>(
+        &mut self,
+        work: &Work<'_, W, O, C>,
+        more: u64,
+        idle: bool,
+    ) -> Result<bool, NoRoom> {
+        let mut answer = self.room.admits(more);
+        if self.unseen > 0 && (answer.is_err() || self.unseen >= LOOK_EVERY) {
+            self.room = work.room(self.here).await.after(self.on_the_way);
+            self.unseen = 0;
+            answer = self.room.admits(more);
+        }
+        match answer {
+            Ok(()) => {
+                self.room = self.room.after(more);
+                self.on_the_way += more;
+                self.unseen += more;
+                Ok(true)
+            }
+            // What is on its way may have its space already, or gives it back.
+            Err(_) if !idle => Ok(false),
+            Err(why) => Err(why),
+        }
+    }
+
+    fn landed(&mut self, bytes: u64, came: bool) {
+        self.on_the_way -= bytes;
+        self.here += if came { bytes } else { 0 };
+        self.unseen += 1;
     }
 }
 

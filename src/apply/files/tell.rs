@@ -11,7 +11,7 @@ const REMARKS: usize = 1000;
 impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
     /// After a sync: what was not sent is not stored.
     pub(super) fn tell(&self, base: Base, scan: &Scan, plan: &Plan, outcome: &Outcome) -> Found {
-        let mut seen = self.count(&base, scan, plan);
+        let mut seen = self.count(&base, scan);
         for path in outcome.unsent.keys() {
             seen.unsynced += 1;
             seen.unsynced_bytes += size_here(scan, path);
@@ -32,7 +32,7 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         plan: &Plan,
         outcome: &Outcome,
     ) -> Found {
-        let mut seen = self.count(&base, scan, plan);
+        let mut seen = self.count(&base, scan);
         for (path, change) in &plan.changes {
             if let Change::Upload { from, stamp, .. } = change {
                 seen.unsynced += 1;
@@ -44,16 +44,14 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         Found { base, seen, remarks }
     }
 
-    fn count(&self, base: &Base, scan: &Scan, plan: &Plan) -> FilesSeen {
+    fn count(&self, base: &Base, scan: &Scan) -> FilesSeen {
         let lazy = base.files.values().filter(|entry| entry.stamp.is_none()).count() as u64;
         let total = base.files.len() as u64;
         let skipped = scan.skipped.values();
         let excluded = skipped.clone().filter(|why| **why == SkipReason::Excluded);
-        let here = scan.entries.keys().filter(|path| !plan.stubs.contains_key(*path));
-        let fetched = base
-            .files
-            .iter()
-            .filter(|(path, entry)| entry.stamp.is_some() && !scan.entries.contains_key(*path));
+        let met = |path| scan.entries.contains_key(path) || scan.skipped.contains_key(path);
+        let fetched =
+            base.files.iter().filter(|(path, entry)| entry.stamp.is_some() && !met(*path));
         FilesSeen {
             total,
             local: total - lazy,
@@ -61,8 +59,7 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
             skipped: skipped.len() as u64,
             blocking: skipped.filter(|why| why.blocks_end()).count() as u64,
             excluded: excluded.count() as u64,
-            bytes: here.map(|path| size_here(scan, path)).sum::<u64>()
-                + fetched.map(|(_, entry)| entry.size).sum::<u64>(),
+            bytes: scan.bytes + fetched.map(|(_, entry)| entry.size).sum::<u64>(),
             last_scan: Some(self.clock.now()),
             ..FilesSeen::default()
         }

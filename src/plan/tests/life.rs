@@ -353,7 +353,7 @@ fn a_workspace_twice_over_its_quota_is_frozen() {
          record ann-one port=8001 ready gib=21
          container ann-one running port=8001 passing",
         expect![[r#"
-            ann-one is Degraded: DiskPressure: its workspace is over twice its quota
+            ann-one is Degraded: DiskPressure: its workspace has 21.0 GiB, over twice its quota of 10.0 GiB
               pause container c1 (DiskPressure)
         "#]],
     );
@@ -366,7 +366,7 @@ fn a_frozen_workspace_stays_frozen_while_it_is_over_its_quota() {
          record ann-one port=8001 gib=21 paused=DiskPressure
          container ann-one paused port=8001",
         expect![[r#"
-            ann-one is Degraded: DiskPressure: its workspace is over twice its quota
+            ann-one is Degraded: DiskPressure: its workspace has 21.0 GiB, over twice its quota of 10.0 GiB
         "#]],
     );
 }
@@ -379,6 +379,57 @@ fn a_frozen_workspace_is_thawed_when_there_is_space_again() {
          container ann-one paused port=8001",
         expect![[r#"
             ann-one is Degraded: its container is paused
+              unpause container c1
+        "#]],
+    );
+}
+
+/// A neighbour within its quota goes on: it is not its doing.
+#[test]
+fn t12_below_the_floor_those_over_their_quota_are_frozen() {
+    check(
+        "space low
+         want ann-one
+         record ann-one port=8001 ready gib=11
+         container ann-one running port=8001 passing
+         want bob-two
+         record bob-two port=8002 ready gib=9 synced=11:59:59
+         container bob-two running port=8002 passing",
+        expect![[r#"
+            ann-one is Degraded: DiskPressure: 1.0 GiB are free, below minFree, and its workspace is over its quota
+              pause container c1 (DiskPressure)
+            bob-two is Running
+        "#]],
+    );
+}
+
+#[test]
+fn t12_close_to_a_full_disk_everybody_is_frozen_and_files_still_go_out() {
+    check(
+        "space none
+         want ann-one
+         record ann-one port=8001 ready gib=1 synced=11:59:59
+         container ann-one running port=8001 passing
+         want bob-two
+         record bob-two port=8002 paused=DiskPressure synced=11:59:00
+         container bob-two paused port=8002",
+        expect![[r#"
+            ann-one is Degraded: DiskPressure: 300.0 MiB are free, less than a tenth of minFree
+              pause container c1 (DiskPressure)
+            bob-two is Degraded: DiskPressure: 300.0 MiB are free, less than a tenth of minFree
+              sync files
+        "#]],
+    );
+}
+
+#[test]
+fn t12_with_space_again_what_the_full_disk_froze_goes_on() {
+    check(
+        "want bob-two
+         record bob-two port=8002 gib=11 paused=DiskPressure synced=11:59:59
+         container bob-two paused port=8002",
+        expect![[r#"
+            bob-two is Degraded: its container is paused
               unpause container c1
         "#]],
     );

@@ -278,7 +278,7 @@ fn low_space_hydrates_nothing() {
         "space low
          want ann-one",
         expect![[r#"
-            ann-one is Pending: LowSpace: 1024 MiB are free, below minFree
+            ann-one is Pending: LowSpace: 1.0 GiB are free, below minFree
               admit
               lease port 8001
               resolve image web
@@ -294,7 +294,7 @@ fn low_space_starts_nothing_new() {
          want ann-one
          record ann-one port=8001",
         expect![[r#"
-            ann-one is Pending: LowSpace: 1024 MiB are free, below minFree
+            ann-one is Pending: LowSpace: 1.0 GiB are free, below minFree
         "#]],
     );
 }

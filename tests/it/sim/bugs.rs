@@ -407,5 +407,6 @@ fn as_in(base: &Base) -> Scan {
         };
         (path.clone(), LocalEntry { kind, mode: known.mode })
     };
-    Scan { entries: base.files.iter().map(entry).collect(), skipped: BTreeMap::new() }
+    let entries = base.files.iter().map(entry).collect();
+    Scan { entries, ..Scan::default() }
 }

@@ -15,6 +15,7 @@ use crate::model::{
     WorkspaceSpec,
 };
 use crate::objects::directory::Directory;
+use crate::plan::MinFree;
 use crate::sync::{parse_manifest, sum};
 use crate::workspace::Local;
 use crate::world::{
@@ -164,6 +165,7 @@ pub(super) struct Home {
     pub place: Place,
     pub spec: WorkspaceSpec,
     pub base: Option<Base>,
+    pub floor: MinFree,
     pub dir: PathBuf,
     _temp: tempfile::TempDir,
 }
@@ -187,13 +189,15 @@ impl Home {
         };
         place.id = Some(local.ensure(&place, (0, 0)).await.unwrap().id);
         let dir = local.host_path(&place, false);
-        Home { local, store: store.clone(), place, spec: spec(), base: None, dir, _temp: temp }
+        let floor = MinFree::Bytes(0);
+        let store = store.clone();
+        Home { local, store, place, spec: spec(), base: None, floor, dir, _temp: temp }
     }
 
     pub async fn try_sync(&mut self, mode: ScanMode) -> Result<Found, FilesError> {
         let Home { local, store, place, spec, .. } = &*self;
         let base = self.base.as_ref();
-        let found = sync(local, store, &Still, place, spec, (0, 0), base, mode).await?;
+        let found = sync(local, store, &Still, place, spec, (0, 0), self.floor, base, mode).await?;
         self.base = Some(found.base.clone());
         Ok(found)
     }
@@ -205,22 +209,30 @@ impl Home {
     pub async fn try_hydrate(&mut self) -> Result<Found, FilesError> {
         let Home { local, store, place, spec, .. } = &*self;
         let base = self.base.as_ref();
-        let found = hydrate(local, store, &Still, place, spec, (0, 0), base).await?;
+        let found = hydrate(local, store, &Still, place, spec, (0, 0), self.floor, base).await?;
         self.base = Some(found.base.clone());
         Ok(found)
     }
 
     pub async fn hydrate_paths(&mut self, paths: &[&str]) -> (Found, Vec<Progress>) {
+        self.try_hydrate_paths(paths).await.unwrap()
+    }
+
+    pub async fn try_hydrate_paths(
+        &mut self,
+        paths: &[&str],
+    ) -> Result<(Found, Vec<Progress>), FilesError> {
         let Home { local, store, place, spec, .. } = &*self;
         let paths: Vec<RelPath> = paths.iter().map(|at| path(at)).collect();
         let told = Mutex::new(Vec::new());
         let tell = |progress| told.lock().unwrap().push(progress);
         let base = self.base.as_ref();
-        let found = hydrate_paths(local, store, &Still, place, spec, (0, 0), base, &paths, &tell)
-            .await
-            .unwrap();
+        let (floor, owner) = (self.floor, (0, 0));
+        let found =
+            hydrate_paths(local, store, &Still, place, spec, owner, floor, base, &paths, &tell)
+                .await?;
         self.base = Some(found.base.clone());
-        (found, told.into_inner().unwrap())
+        Ok((found, told.into_inner().unwrap()))
     }
 
     pub fn write(&self, at: &str, text: &str) {

@@ -3,6 +3,7 @@
 use super::home::{Home, map, store};
 use crate::apply::files::FilesErrorKind;
 use crate::model::LargeFiles;
+use crate::plan::MinFree;
 use crate::world::StoreErrorKind;
 
 /// SEED: the manifest of a storage service, with sizes left out.
@@ -204,4 +205,53 @@ async fn many_files_come_and_go() {
     assert_eq!(a.files(), b.files());
     b.sync().await;
     assert_eq!(store.manifest(), a.files());
+}
+
+/// A quota is soft: what is here is synced, and only nothing more comes.
+#[tokio::test]
+async fn t12_over_its_quota_a_workspace_gets_nothing_more_and_is_synced_all_the_same() {
+    let (_temp, store) = store();
+    store.drop_in("files/a", "small");
+    store.drop_in("files/large", &"x".repeat(50_000));
+    let mut home = Home::new(&store).await;
+    home.spec.files.large = LargeFiles::Eager;
+    home.spec.quota = 40_000;
+    let refused = home.try_hydrate().await.unwrap_err();
+    assert_eq!(refused.kind(), FilesErrorKind::OverQuota);
+    assert_eq!(
+        refused.to_string(),
+        "`large` stays in the store: 5 B of workspace.quota (39.0 KiB) are used, and it has \
+         48.8 KiB"
+    );
+    assert_eq!(home.files(), map(&[("a", "small")]), "what fits comes");
+    // The tenant goes over it: everything of theirs is stored, nothing is fetched.
+    home.write("mine", &"y".repeat(60_000));
+    let found = home.sync().await;
+    assert!(found.seen.bytes > home.spec.quota);
+    assert_eq!(store.manifest()["mine"].len(), 60_000);
+    assert_eq!(store.manifest()["large"].len(), 50_000, "what did not come is not deleted there");
+    assert_eq!(home.read("large"), None);
+    let refused = home.try_hydrate_paths(&[]).await.unwrap_err();
+    assert_eq!(refused.kind(), FilesErrorKind::OverQuota);
+    // A larger quota, and it comes.
+    home.spec.quota = 0;
+    home.try_hydrate().await.unwrap();
+    assert_eq!(home.read("large").map(|text| text.len()), Some(50_000));
+}
+
+#[tokio::test]
+async fn below_the_floor_nothing_comes_and_everything_goes_out() {
+    let (_temp, store) = store();
+    store.drop_in("files/a", "theirs");
+    let mut home = Home::new(&store).await;
+    home.floor = MinFree::Bytes(u64::MAX);
+    let refused = home.try_hydrate().await.unwrap_err();
+    assert_eq!(refused.kind(), FilesErrorKind::NoSpace);
+    home.write("mine", "mine");
+    home.sync().await;
+    assert_eq!(store.manifest(), map(&[("a", "theirs"), ("mine", "mine")]));
+    assert_eq!(home.read("a"), None);
+    home.floor = MinFree::Bytes(0);
+    home.try_hydrate().await.unwrap();
+    assert_eq!(home.read("a").as_deref(), Some("theirs"));
 }
