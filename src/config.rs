@@ -103,6 +103,10 @@ pub struct S3 {
     pub path_style: bool,
     /// PEM file of further certificate authorities.
     pub ca_file: Option<PathBuf>,
+    /// Bytes a second, each way; 0: no limit.
+    pub max_bandwidth: u64,
+    /// Requests at once; 0: as many as the server likes.
+    pub max_concurrent: u32,
 }
 
 /// `limits`; 0 is no limit.
@@ -261,6 +265,8 @@ impl Config {
                 region: "us-east-1".to_owned(),
                 path_style: true,
                 ca_file: None,
+                max_bandwidth: 0,
+                max_concurrent: 0,
             },
             docker: String::new(),
             installation: fixed("default", Installation::parse),

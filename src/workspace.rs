@@ -7,9 +7,8 @@
 //! - Nothing of a tenant is replaced or removed unseen: it is exchanged out of its place first,
 //!   compared there, and put back if it is not what the caller had seen.
 //! - What was acknowledged survives power loss: contents are synced before they get their name,
-//!   the directory that holds the name after it; a small file costs two journal commits, which
-//!   writers at the same time share. `syncfs` would be cheaper for many files, but waits for
-//!   whatever other tenants are writing. Standard folders are not synced: they are made again.
+//!   the directory that holds the name after it. Files that come at the same time share these
+//!   syncs (`flush`). Standard folders are not synced: they are made again.
 //!
 //! System calls block, so they run on blocking threads, few at a time; walks and removals of
 //! trees have their own few, so that one huge workspace never holds up the calls of another.
@@ -21,6 +20,7 @@
 )]
 
 mod beneath;
+mod flush;
 mod lock;
 mod notes;
 mod place;
@@ -98,6 +98,7 @@ pub struct Local {
     inner: Arc<Inner>,
     quick: Arc<Semaphore>,
     slow: Arc<Semaphore>,
+    flush: flush::Flush,
 }
 
 /// The root and docket's own directories beside the workspaces, by descriptor.
@@ -137,7 +138,8 @@ impl Local {
         let holder = format!("pid {} {about}", std::process::id());
         let inner = Arc::new(Inner::open(root.as_ref(), holder.trim())?);
         let quick = Arc::new(Semaphore::new(QUICK));
-        Ok(Local { inner, quick, slow: Arc::new(Semaphore::new(SLOW)) })
+        let slow = Arc::new(Semaphore::new(SLOW));
+        Ok(Local { inner, quick, slow, flush: flush::Flush::default() })
     }
 
     /// The root, absolute and without links.

@@ -170,6 +170,8 @@ fn store(config: &Config) -> Result<Store, Failure> {
                 region: config.s3.region.clone(),
                 path_style: config.s3.path_style,
                 ca_file: config.s3.ca_file.clone(),
+                max_bandwidth: config.s3.max_bandwidth,
+                max_concurrent: config.s3.max_concurrent,
             };
             S3::new(&how).map(|s3| Store::S3(Box::new(s3))).map_err(wrong)
         }

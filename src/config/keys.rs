@@ -45,6 +45,8 @@ pub const KEYS: &[Key] = &[
     one("s3.region", "REGION", "S3 region [default: us-east-1]"),
     switch("s3.pathStyle", "Bucket in the path instead of the host name [default: true]"),
     one("s3.caFile", "FILE", "Further certificate authorities, PEM"),
+    one("s3.maxBandwidth", "BYTES", "Bytes a second each way, e.g. 20Mi; 0: no limit [default: 0]"),
+    one("s3.maxConcurrent", "N", "Requests at once; 0: as many as the server likes [default: 0]"),
     one("docker", "HOST", "Engine [default: DOCKER_HOST, else the local socket]"),
     one("installation", "NAME", "Which docket on this engine [default: default]"),
     one("ports", "FIRST-LAST", "Host ports that are leased [default: 8001-8999]"),

@@ -32,6 +32,8 @@ impl Config {
             "s3.pathStyle" => self.s3.path_style = switch(text)?,
             "s3.caFile" if text.is_empty() => self.s3.ca_file = None,
             "s3.caFile" => self.s3.ca_file = Some(path(text, base)?),
+            "s3.maxBandwidth" => self.s3.max_bandwidth = bandwidth(text)?,
+            "s3.maxConcurrent" => self.s3.max_concurrent = parse(text, "a number of requests")?,
             "docker" => text.clone_into(&mut self.docker),
             "installation" => self.installation = named(text, Installation::parse)?,
             "ports" => self.ports = ports(text)?,
@@ -209,6 +211,11 @@ fn min_free(text: &str) -> Parsed<MinFree> {
         };
     }
     bytes(text).map(MinFree::Bytes)
+}
+
+fn bandwidth(text: &str) -> Parsed<u64> {
+    let wrong = |_| format!("`{}` is not a number of bytes, e.g. 20Mi", text.escape_debug());
+    bytes(text).map_err(wrong)
 }
 
 /// A Kubernetes quantity of bytes: `5Gi`, `1.5G`, `100`.

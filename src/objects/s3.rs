@@ -15,7 +15,9 @@ mod credentials;
 mod download;
 mod list;
 mod name;
+mod pace;
 mod retry;
+mod throttle;
 mod transport;
 mod upload;
 mod wall;
@@ -53,6 +55,10 @@ pub struct S3Config {
     pub path_style: bool,
     /// PEM file of certificate authorities to trust beside the machine's.
     pub ca_file: Option<PathBuf>,
+    /// Bytes a second, each way, all transfers together; 0: no limit.
+    pub max_bandwidth: u64,
+    /// Requests at once, all sessions together; 0: as many as the server likes.
+    pub max_concurrent: u32,
 }
 
 /// Times, sizes and counts; the defaults are for production.
@@ -76,8 +82,8 @@ pub struct Limits {
     pub part: usize,
     /// Bytes of bodies in memory, all uploads together.
     pub memory: usize,
-    /// Requests that wait for their answers at once.
-    pub in_flight: usize,
+    /// Bytes of bodies in memory, all downloads together.
+    pub memory_in: usize,
     /// Keys a page of a listing.
     pub page: u32,
 }
@@ -92,9 +98,9 @@ impl Default for Limits {
             first_wait: Duration::from_millis(100),
             longest_wait: Duration::from_secs(10),
             elapsed: Duration::from_mins(1),
-            part: 16 << 20,
-            memory: 48 << 20,
-            in_flight: 64,
+            part: 8 << 20,
+            memory: 24 << 20,
+            memory_in: 16 << 20,
             page: 1000,
         }
     }
@@ -115,8 +121,10 @@ impl Limits {
 #[derive(Clone, Debug)]
 pub struct S3 {
     wall: Arc<Wall>,
-    /// KiB of bodies that may be in memory.
+    /// KiB of bodies that may be in memory on their way out, and on their way in. Apart from each
+    /// other: an upload waits for a turn with its memory in hand, a download for memory in its turn.
     memory: Arc<Semaphore>,
+    memory_in: Arc<Semaphore>,
     support: Arc<tokio::sync::Mutex<Option<Support>>>,
 }
 
@@ -139,12 +147,15 @@ impl S3 {
         let ca_file = config.ca_file.as_deref();
         let plain = place.is_plain_http();
         let transport = transport::Transport::new(ca_file, plain, limits.connect, limits.idle)
-            .map_err(|error| invalid(error.to_string()))?;
+            .map_err(|error| invalid(error.to_string()))?
+            .throttled(config.max_bandwidth);
+        let pace = pace::Pace::new(config.max_concurrent as usize);
         let credentials = credentials::Credentials::new(env, &config.region);
         Ok(S3 {
             memory: Arc::new(Semaphore::new(limits.memory / 1024)),
+            memory_in: Arc::new(Semaphore::new(limits.memory_in / 1024)),
             support: Arc::default(),
-            wall: Arc::new(Wall::new(place, limits, transport, credentials)),
+            wall: Arc::new(Wall::new(place, limits, transport, credentials, pace)),
         })
     }
 
@@ -155,7 +166,8 @@ impl S3 {
             .map_err(|text| error(operation, key)(Failure::new(StoreErrorKind::Invalid, text)))
     }
 
-    /// HEAD. A 404 to it has no body and cannot be told from a missing bucket: asked again by GET.
+    /// HEAD. A refusal of it has no body: why, and whether it is the bucket that is missing, is
+    /// asked again by GET.
     async fn look(&self, key: &str, full: &str) -> Result<Option<Looked>, Failure> {
         let request = rusoto_s3::HeadObjectRequest {
             bucket: self.wall.place.bucket.clone(),
@@ -173,7 +185,7 @@ impl S3 {
                 let meta = meta(key, found.content_length, found.e_tag, found.last_modified)?;
                 Ok(Some(Looked { meta, sum }))
             }
-            Err(failure) if failure.kind == StoreErrorKind::NotFound => {
+            Err(failure) if failure.kind == StoreErrorKind::NotFound || failure.is_mute() => {
                 match download::open(&self.wall, key, full, 0, None).await {
                     Ok(opened) => Ok(Some(Looked { meta: opened.meta, sum: opened.sum })),
                     Err(failure) if failure.kind == StoreErrorKind::NotFound => Ok(None),
@@ -203,7 +215,10 @@ impl Objects for S3 {
     async fn get(&self, key: &str) -> Result<(ObjectMeta, Body), StoreError> {
         let full = self.full("get", key)?;
         let opened = download::open(&self.wall, key, &full, 0, None).await;
-        let opened = opened.map_err(error("get", key))?;
+        let mut opened = opened.map_err(error("get", key))?;
+        let kib = (opened.meta.size / 1024 + 1).min(download::BUFFERED_KIB) as u32;
+        let kib = kib.min((self.wall.limits.memory_in / 1024) as u32);
+        opened.memory = Arc::clone(&self.memory_in).acquire_many_owned(kib).await.ok();
         Ok((opened.meta.clone(), download::body(&self.wall, full, opened)))
     }
 

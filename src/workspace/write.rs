@@ -39,14 +39,14 @@ pub(super) struct Target {
 struct Staged {
     inner: Arc<Inner>,
     name: String,
-    file: std::fs::File,
+    file: Arc<std::fs::File>,
     spec: FileSpec,
     written: u64,
     sum: sha2::Sha256,
 }
 
 /// Takes a body into a file. Threads are held only while bytes are written, not while they are
-/// waited for.
+/// waited for. Content is on the disk before it gets its name, the name before this comes back.
 pub(super) async fn write(
     local: &Local,
     target: Target,
@@ -59,12 +59,18 @@ pub(super) async fn write(
     loop {
         let (ended, given, owned) = (chunk.ended, staged.take(), spec.clone());
         if ended {
-            let finish = move |inner: &Arc<Inner>| {
+            let complete = move |inner: &Arc<Inner>| {
                 let mut staged = inner.staged(given, owned)?;
                 staged.append(&chunk.bytes)?;
-                staged.finish(&target)
+                let sum = staged.complete()?;
+                Ok((staged, sum))
             };
-            return run(&local.quick, &local.inner, finish).await;
+            let (staged, sum) = run(&local.quick, &local.inner, complete).await?;
+            local.flush.synced(Arc::clone(&staged.file)).await?;
+            let put = move |_: &Arc<Inner>| staged.put_in_place(&target);
+            let (stamp, parent) = run(&local.quick, &local.inner, put).await?;
+            local.flush.synced(Arc::new(parent)).await?;
+            return Ok((sum, stamp));
         }
         let append = move |inner: &Arc<Inner>| {
             let mut staged = inner.staged(given, owned)?;
@@ -108,11 +114,11 @@ impl Inner {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let mode = Mode::RUSR | Mode::WUSR;
         let file = openat(&self.staging, &*name, flags | OFlags::CLOEXEC, mode)?;
-        let (inner, file) = (Arc::clone(self), std::fs::File::from(file));
+        let (inner, file) = (Arc::clone(self), Arc::new(std::fs::File::from(file)));
         let staged = Staged { inner, name, file, spec, written: 0, sum: sha2::Sha256::new() };
         if staged.spec.size > CHUNK as u64 {
             // Too little space is better known now than after most of it was fetched.
-            match fallocate(&staged.file, FallocateFlags::KEEP_SIZE, 0, staged.spec.size) {
+            match fallocate(&*staged.file, FallocateFlags::KEEP_SIZE, 0, staged.spec.size) {
                 Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => (),
                 Err(errno) => return Err(errno.into()),
             }
@@ -136,18 +142,23 @@ impl Staged {
             return Err(Fault::new(Kind::Corrupt, format_args!("more than {said} bytes came")));
         }
         self.sum.update(bytes);
-        Ok(self.file.write_all(bytes)?)
+        Ok((&*self.file).write_all(bytes)?)
     }
 
-    fn finish(mut self, target: &Target) -> Result<(Sha256, Stamp), Fault> {
+    /// Whole and as it should be, with owner, mode and time.
+    fn complete(&mut self) -> Result<Sha256, Fault> {
         let sum = Sha256(std::mem::take(&mut self.sum).finalize().into());
         self.verify(sum)?;
         let (uid, gid) = ids(self.spec.owner);
-        fchown(&self.file, uid, gid)?;
-        fchmod(&self.file, Mode::from_raw_mode(self.spec.mode & 0o777))?;
-        set_mtime(&self.file, self.spec.mtime_ns)?;
-        fsync(&self.file)?;
-        let before = stamp_fd(&self.file)?;
+        fchown(&*self.file, uid, gid)?;
+        fchmod(&*self.file, Mode::from_raw_mode(self.spec.mode & 0o777))?;
+        set_mtime(&*self.file, self.spec.mtime_ns)?;
+        Ok(sum)
+    }
+
+    /// Gives it its name; the directory that holds it is to be synced.
+    fn put_in_place(mut self, target: &Target) -> Result<(Stamp, std::fs::File), Fault> {
+        let before = stamp_fd(&*self.file)?;
         let case = self.inner.open_case(&target.place)?;
         let parent = target.path.parent();
         let parent = match target.expect {
@@ -157,10 +168,10 @@ impl Staged {
             }
         };
         self.put(&parent, target)?;
-        fsync(&parent)?;
         // If the tenant wrote to it in this moment, the stamp given must not cover that.
-        let after = stamp_fd(&self.file)?;
-        Ok((sum, if same_content(before, after) { after } else { before }))
+        let after = stamp_fd(&*self.file)?;
+        let stamp = if same_content(before, after) { after } else { before };
+        Ok((stamp, parent.into()))
     }
 
     fn verify(&self, sum: Sha256) -> Result<(), Fault> {
@@ -188,7 +199,7 @@ impl Staged {
                 Err(errno) => Err(errno.into()),
             };
         };
-        let swap = seen.swap_name(&self.inner, fstat(&self.file)?.st_ino);
+        let swap = seen.swap_name(&self.inner, fstat(&*self.file)?.st_ino);
         renameat(staging, &*self.name, staging, &*swap)?;
         self.name = swap;
         let exchange = || renameat_with(staging, &*self.name, parent, name, RenameFlags::EXCHANGE);
@@ -197,7 +208,7 @@ impl Staged {
             return Ok(()); // Dropping unlinks what was replaced.
         }
         let back = exchange();
-        let ours = stamp_fd(&self.file).map(|stamp| stamp.ino).ok();
+        let ours = stamp_fd(&*self.file).map(|stamp| stamp.ino).ok();
         let staged = stat_at(staging, self.name.as_bytes()).map(|stat| stat.st_ino).ok();
         if back.is_err() || ours != staged {
             // The tenant was here again: what they had goes back to where nothing is, or is kept.

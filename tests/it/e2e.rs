@@ -8,3 +8,5 @@ mod life;
 mod proxy;
 mod rig;
 mod seed;
+mod store;
+mod store_faults;

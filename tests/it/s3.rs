@@ -8,10 +8,10 @@ mod contract;
 mod credentials;
 mod faults;
 mod secrecy;
-mod servers;
+pub mod servers;
 mod tls;
 mod twelve;
-mod wire;
+pub mod wire;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ fn keys() -> Lookup {
 }
 
 /// Impatient enough for tests; the smallest parts that S3 takes.
-fn limits() -> Limits {
+pub fn limits() -> Limits {
     Limits {
         connect: Duration::from_secs(2),
         idle: Duration::from_secs(10),
@@ -61,6 +61,8 @@ fn config(endpoint: &str, bucket: &str, prefix: &str) -> S3Config {
         region: "us-east-1".to_owned(),
         path_style: true,
         ca_file: None,
+        max_bandwidth: 0,
+        max_concurrent: 0,
     }
 }
 
@@ -69,7 +71,7 @@ fn store_at(endpoint: &str) -> S3 {
     S3::with(&config(endpoint, "bucket", "p"), limits(), keys()).unwrap()
 }
 
-fn sum(bytes: &[u8]) -> Sha256 {
+pub fn sum(bytes: &[u8]) -> Sha256 {
     Sha256(sha2::Sha256::digest(bytes).into())
 }
 

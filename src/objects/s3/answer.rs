@@ -55,6 +55,16 @@ impl Failure {
         self.status == Some(412) || self.code == "PreconditionFailed"
     }
 
+    /// A refusal that does not say why: answers to HEAD have no body.
+    pub(super) fn is_mute(&self) -> bool {
+        matches!(self.status, Some(400 | 403)) && self.code.is_empty()
+    }
+
+    /// The store says that we ask for too much at once.
+    pub(super) fn is_too_much(&self) -> bool {
+        matches!(self.status, Some(429 | 503)) || self.code == "SlowDown"
+    }
+
     /// The store does not know the request or a header of it.
     pub(super) fn is_not_implemented(&self) -> bool {
         self.status == Some(501) || self.code == "NotImplemented"
@@ -264,6 +274,10 @@ fn hint(status: u16, code: &str) -> Option<&'static str> {
         (_, "AuthorizationHeaderMalformed" | "PermanentRedirect" | "TemporaryRedirect") => {
             Some("check `s3.region` and `s3.endpoint`")
         }
+        (_, "ExpiredToken" | "ExpiredTokenException" | "InvalidToken" | "TokenRefreshRequired") => {
+            Some("get new credentials")
+        }
+        (401 | 403, "" | "AccessDenied") => Some("check the credentials and what they may do"),
         (300..=399, _) => Some("redirects are not followed: check `s3.region` and `s3.endpoint`"),
         _ => None,
     }

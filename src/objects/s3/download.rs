@@ -18,6 +18,10 @@ use crate::objects::s3::wall::{Answer, Wall};
 use crate::objects::s3::{error, list, meta};
 use crate::world::{Body, ObjectMeta, StoreErrorKind};
 
+/// What a body on its way in may hold in buffers: the connection's, and one or two of whoever
+/// takes it.
+pub(super) const BUFFERED_KIB: u64 = 512;
+
 /// An object whose first byte is about to come.
 pub(super) struct Opened {
     /// Size is that of the whole object.
@@ -25,6 +29,8 @@ pub(super) struct Opened {
     /// The sum that we noted beside it when we wrote it.
     pub(super) sum: Option<Sha256>,
     stream: ByteStream,
+    /// The right to its buffers.
+    pub(super) memory: Option<tokio::sync::OwnedSemaphorePermit>,
 }
 
 /// Asks for an object from byte `at` on; `etag`: only if it is still this version.
@@ -64,7 +70,7 @@ pub(super) async fn open(
     let sum = got.metadata.as_ref().and_then(|all| all.get("docket-sha256"));
     let sum = sum.and_then(|text| Sha256::parse(text));
     let stream = got.body.unwrap_or_else(|| ByteStream::from(Vec::new()));
-    Ok(Opened { meta, sum, stream })
+    Ok(Opened { meta, sum, stream, memory: None })
 }
 
 /// The body of an opened object. Ends in an error, which holds a [`crate::world::StoreError`], if it is not the
@@ -79,6 +85,7 @@ pub(super) fn body(wall: &Arc<Wall>, full: String, opened: Opened) -> Body {
         meta: opened.meta,
         at: 0,
         stream: opened.stream,
+        _memory: opened.memory,
         attempts: Attempts::new(wall.patience()),
     };
     let stream = futures_util::stream::try_unfold(reading, |mut reading| async move {
@@ -97,6 +104,7 @@ struct Reading {
     hash: Option<(sha2::Sha256, Sha256)>,
     at: u64,
     stream: ByteStream,
+    _memory: Option<tokio::sync::OwnedSemaphorePermit>,
     attempts: Attempts,
 }
 
@@ -142,6 +150,8 @@ impl Reading {
         let Some(wait) = self.wall.retry_after(&mut self.attempts, &failure) else {
             return Err(failure);
         };
+        // Its turn goes back before another is asked for.
+        self.stream = ByteStream::from(Vec::new());
         tokio::time::sleep(wait).await;
         let etag = Some(self.meta.etag.as_str());
         let opened = open(&self.wall, &self.meta.key, &self.full, self.at, etag).await;

@@ -110,6 +110,8 @@ mod tests {
             region: "us-east-1".to_owned(),
             path_style: true,
             ca_file: None,
+            max_bandwidth: 0,
+            max_concurrent: 0,
         }
     }
 

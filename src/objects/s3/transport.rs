@@ -20,10 +20,15 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
+
+use crate::objects::s3::pace::Turn;
+use crate::objects::s3::throttle::Throttle;
 
 /// What hyper takes at once: small enough that progress is seen.
 const FRAME: usize = 64 * 1024;
+/// What a connection may buffer.
+const BUFFER: usize = 128 * 1024;
 /// Servers close idle connections after 20 s and more; a pooled one must not be older than that.
 const POOL_IDLE: Duration = Duration::from_secs(15);
 
@@ -45,6 +50,8 @@ pub(super) enum TransportError {
 pub(super) struct Transport {
     client: Client<HttpsConnector<HttpConnector>, Outgoing>,
     idle: Duration,
+    outward: Arc<Throttle>,
+    inward: Arc<Throttle>,
 }
 
 impl Transport {
@@ -73,8 +80,17 @@ impl Transport {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(POOL_IDLE)
+            .http1_max_buf_size(BUFFER)
             .build(https.wrap_connector(tcp));
-        Ok(Transport { client, idle })
+        let (outward, inward) = (Arc::new(Throttle::new(0)), Arc::new(Throttle::new(0)));
+        Ok(Transport { client, idle, outward, inward })
+    }
+
+    /// With so many bytes a second each way; 0: no limit.
+    #[must_use]
+    pub(super) fn throttled(self, rate: u64) -> Transport {
+        let (outward, inward) = (Arc::new(Throttle::new(rate)), Arc::new(Throttle::new(rate)));
+        Transport { outward, inward, ..self }
     }
 
     /// Sends a request and waits for the head of the answer, as long as anything moves.
@@ -83,7 +99,13 @@ impl Transport {
         request: Request<Bytes>,
     ) -> Result<Response<Incoming>, TransportError> {
         let moved = Moved::now();
-        let request = request.map(|bytes| Outgoing { bytes, moved: moved.clone() });
+        let throttle = &self.outward;
+        let request = request.map(|bytes| Outgoing {
+            bytes,
+            moved: moved.clone(),
+            throttle: Arc::clone(throttle),
+            pause: None,
+        });
         let mut sending = std::pin::pin!(self.client.request(request));
         loop {
             let seen = moved.last();
@@ -98,28 +120,24 @@ impl Transport {
         }
     }
 
-    /// An answer's body as a stream that ends in an error if it stalls or is cut.
+    /// An answer's body as a stream that ends in an error if it stalls or is cut. The turn goes
+    /// back at its end.
     pub(super) fn stream(
         &self,
         body: Incoming,
+        turn: Option<Turn>,
     ) -> impl Stream<Item = Result<Bytes, TransportError>> + Send + use<> {
-        futures_util::stream::try_unfold((body, self.idle), |(mut body, idle)| async move {
-            loop {
-                let Ok(frame) = tokio::time::timeout(idle, body.frame()).await else {
-                    return Err(TransportError::Stalled(idle));
-                };
-                let Some(frame) = frame else { return Ok(None) };
-                if let Ok(bytes) = frame.map_err(|error| broken(&error))?.into_data() {
-                    return Ok(Some((bytes, (body, idle))));
-                }
-            }
+        let coming = Coming { body, turn, idle: self.idle, throttle: Arc::clone(&self.inward) };
+        futures_util::stream::try_unfold(coming, |mut coming| async move {
+            let bytes = coming.next().await?;
+            Ok(bytes.map(|bytes| (bytes, coming)))
         })
     }
 
     /// A whole small body.
     pub(super) async fn whole(&self, body: Incoming, max: usize) -> Result<Bytes, TransportError> {
         use futures_util::TryStreamExt as _;
-        let mut stream = std::pin::pin!(self.stream(body));
+        let mut stream = std::pin::pin!(self.stream(body, None));
         let mut whole = BytesMut::new();
         while let Some(bytes) = stream.try_next().await? {
             if whole.len() + bytes.len() > max {
@@ -170,6 +188,33 @@ fn broken(error: &(dyn std::error::Error + 'static)) -> TransportError {
     TransportError::Broken(text)
 }
 
+/// A body on its way in.
+struct Coming {
+    body: Incoming,
+    turn: Option<Turn>,
+    idle: Duration,
+    throttle: Arc<Throttle>,
+}
+
+impl Coming {
+    async fn next(&mut self) -> Result<Option<Bytes>, TransportError> {
+        loop {
+            let Ok(frame) = tokio::time::timeout(self.idle, self.body.frame()).await else {
+                return Err(TransportError::Stalled(self.idle));
+            };
+            let Some(frame) = frame else { return Ok(None) };
+            let Ok(bytes) = frame.map_err(|error| broken(&error))?.into_data() else { continue };
+            if let Some(turn) = &mut self.turn {
+                turn.moved(bytes.len());
+            }
+            if let Some(until) = self.throttle.count(bytes.len()) {
+                tokio::time::sleep_until(until).await;
+            }
+            return Ok(Some(bytes));
+        }
+    }
+}
+
 /// When a request's body was last taken from.
 #[derive(Clone, Debug)]
 struct Moved(Arc<Mutex<Instant>>);
@@ -183,8 +228,8 @@ impl Moved {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn stamp(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    fn stamp(&self, at: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = at;
     }
 }
 
@@ -193,6 +238,9 @@ impl Moved {
 struct Outgoing {
     bytes: Bytes,
     moved: Moved,
+    throttle: Arc<Throttle>,
+    /// Until the line is free again.
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl Body for Outgoing {
@@ -201,13 +249,22 @@ impl Body for Outgoing {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.moved.stamp();
+        if let Some(pause) = &mut self.pause {
+            std::task::ready!(pause.as_mut().poll(context));
+            self.pause = None;
+        }
+        self.moved.stamp(Instant::now());
         if self.bytes.is_empty() {
             return Poll::Ready(None);
         }
         let length = self.bytes.len().min(FRAME);
+        if let Some(until) = self.throttle.count(length) {
+            // Waiting by our own will is not standing still.
+            self.moved.stamp(until);
+            self.pause = Some(Box::pin(tokio::time::sleep_until(until)));
+        }
         Poll::Ready(Some(Ok(Frame::data(self.bytes.split_to(length)))))
     }
 

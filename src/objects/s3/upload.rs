@@ -64,9 +64,9 @@ impl S3 {
         size: u64,
         sum: Sha256,
     ) -> Result<(), Failure> {
-        let part = self.wall.limits.part as u64;
-        if size > part * PARTS_MAX {
-            let text = format!("{size} bytes are more than {PARTS_MAX} parts of {part}");
+        let part = self.part(size);
+        if part > self.wall.limits.memory as u64 {
+            let text = format!("{size} bytes need parts of {part}, more than may be in memory");
             return Err(Failure::new(StoreErrorKind::Invalid, text));
         }
         let support = self.support().await?;
@@ -83,6 +83,11 @@ impl S3 {
         let bytes = source.take(size as usize).await?;
         source.finish(sum).await?;
         self.upload_whole(key, full, bytes, sum, support.if_none_match).await
+    }
+
+    /// Bytes of a part of an object: a very large one has larger ones.
+    fn part(&self, size: u64) -> u64 {
+        (self.wall.limits.part as u64).max(size.div_ceil(PARTS_MAX))
     }
 
     async fn upload_whole(
@@ -212,7 +217,7 @@ impl S3 {
         let mut left = size;
         let mut number = 0;
         while left > 0 {
-            let length = left.min(self.wall.limits.part as u64) as usize;
+            let length = left.min(self.part(size)) as usize;
             let memory = self.memory(length).await?;
             let bytes = source.take(length).await?;
             left -= length as u64;

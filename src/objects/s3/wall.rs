@@ -24,13 +24,13 @@ use rusoto_core::{
     ByteStream, Client, DispatchSignedRequest, HttpDispatchError, Region, RusotoError,
 };
 use rusoto_s3::S3Client;
-use tokio::sync::Semaphore;
 
 use crate::objects::s3::Limits;
 use crate::objects::s3::answer::{self, Failure};
 use crate::objects::s3::credentials::Credentials;
 use crate::objects::s3::list::Encoding;
 use crate::objects::s3::name::Place;
+use crate::objects::s3::pace::{Pace, Turn};
 use crate::objects::s3::retry::{Attempts, Patience, Shared};
 use crate::objects::s3::transport::{Transport, TransportError};
 use crate::world::StoreErrorKind;
@@ -69,7 +69,7 @@ pub(super) struct Wall {
     transport: Transport,
     credentials: Credentials,
     shared: Shared,
-    in_flight: Semaphore,
+    pace: Pace,
 }
 
 impl fmt::Debug for Wall {
@@ -84,11 +84,11 @@ impl Wall {
         limits: Limits,
         transport: Transport,
         credentials: Credentials,
+        pace: Pace,
     ) -> Wall {
-        let in_flight = Semaphore::new(limits.in_flight);
         let (shared, encoding) = (Shared::new(), OnceLock::new());
         let bucket_seen = AtomicBool::new(false);
-        Wall { place, limits, encoding, bucket_seen, transport, credentials, shared, in_flight }
+        Wall { place, limits, encoding, bucket_seen, transport, credentials, shared, pace }
     }
 
     pub(super) fn patience(&self) -> Patience {
@@ -177,13 +177,20 @@ impl Wall {
     }
 
     async fn attempt(&self, request: &Again, answer: Answer) -> Result<Good, Failure> {
-        let permit = self.in_flight.acquire().await.map_err(|_| internal("no permits"))?;
+        let mut turn = self.pace.turn().await.ok_or_else(|| internal("no turns"))?;
         let keys = self.credentials.get(&self.transport).await?;
         let signed = request.address(&self.place).sign(keys).await?;
-        let response =
-            self.transport.send(signed).await.map_err(|error| transport_failure(&error))?;
-        let good = self.judge(request, answer, response).await;
-        drop(permit);
+        let response = self.transport.send(signed).await.map_err(|error| {
+            if matches!(error, TransportError::Stalled(_)) {
+                self.pace.refused();
+            }
+            transport_failure(&error)
+        })?;
+        turn.moved(request.body.len());
+        let good = self.judge(request, answer, response, turn).await;
+        if good.as_ref().is_err_and(Failure::is_too_much) {
+            self.pace.refused();
+        }
         good
     }
 
@@ -192,6 +199,7 @@ impl Wall {
         request: &Again,
         answer: Answer,
         response: Response<Incoming>,
+        turn: Turn,
     ) -> Result<Good, Failure> {
         let (head, body) = response.into_parts();
         let status = head.status.as_u16();
@@ -204,7 +212,7 @@ impl Wall {
         let headers = Headers::read(&head.headers)?;
         let body = match answer {
             Answer::Stream => {
-                let stream = self.transport.stream(body);
+                let stream = self.transport.stream(body, Some(turn));
                 ByteStream::new(stream.map_err(std::io::Error::other).boxed())
             }
             Answer::Bare => {
@@ -473,6 +481,8 @@ mod tests {
             region: "eu-west-1".to_owned(),
             path_style,
             ca_file: None,
+            max_bandwidth: 0,
+            max_concurrent: 0,
         });
         let place = place.unwrap();
         let request = Again::new("PUT", &place, key, Bytes::from_static(b"x")).param("a b", "c/d");

@@ -21,6 +21,8 @@ pub struct Rig {
     pub ports: (u16, u16),
     /// What the operator is started by, for one in another network.
     pub through: Vec<String>,
+    /// What the operator finds in its environment.
+    pub env: Vec<(String, String)>,
     extra: String,
     operator: Option<Child>,
 }
@@ -47,6 +49,7 @@ impl Rig {
             installation: format!("it-{name}-{}", std::process::id()),
             ports: (first, first + PORTS_EACH - 1),
             through: Vec::new(),
+            env: Vec::new(),
             extra: extra.to_owned(),
             operator: None,
             dir,
@@ -118,6 +121,7 @@ impl Rig {
             .args(["run", "--config"])
             .arg(self.path("docket.yaml"))
             .env("DOCKET_LOG_LEVEL", "info")
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -44,6 +44,14 @@ impl Server {
         S3::with(&config, limits, self.credentials.clone()).unwrap()
     }
 
+    /// What a process needs in its environment to be let in.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"]
+            .into_iter()
+            .filter_map(|name| Some((name.to_owned(), (self.credentials)(name)?)))
+            .collect()
+    }
+
     /// `host:port`.
     pub fn address(&self) -> String {
         self.endpoint.split("//").nth(1).unwrap().trim_end_matches('/').to_owned()

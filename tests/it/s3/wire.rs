@@ -74,7 +74,13 @@ impl Wire {
 
     /// Answers by a function that takes its time.
     pub async fn serving(answer: impl Fn(Asked) -> Answered + Send + Sync + 'static) -> Wire {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Wire::listening(TcpListener::bind("127.0.0.1:0").await.unwrap(), answer)
+    }
+
+    fn listening(
+        listener: TcpListener,
+        answer: impl Fn(Asked) -> Answered + Send + Sync + 'static,
+    ) -> Wire {
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (seen, answer) = (Arc::clone(&asked), Arc::new(answer));
@@ -96,12 +102,21 @@ impl Wire {
         address: String,
         fault: impl Fn(&Asked) -> Fault + Send + Sync + 'static,
     ) -> Wire {
-        Wire::serving(move |asked| {
+        Wire::before_at("127.0.0.1:0", address, fault).await
+    }
+
+    /// The same at an address that was somebody's before.
+    pub async fn before_at(
+        at: &str,
+        address: String,
+        fault: impl Fn(&Asked) -> Fault + Send + Sync + 'static,
+    ) -> Wire {
+        let listener = TcpListener::bind(at).await.unwrap();
+        Wire::listening(listener, move |asked| {
             let fault = fault(&asked);
             let address = address.clone();
             Box::pin(async move { fault.applied(&address, asked).await })
         })
-        .await
     }
 
     /// Every request so far.
