@@ -190,9 +190,11 @@ fn f23_a_body_that_trickles_holds_up_nobody_else_and_arrives() {
     let other = "after it in size ".repeat(20);
     in_store(&bucket, "ann/one", &[("slow.txt", &slow), ("other.txt", &other)]);
     in_store(&bucket, "bob/two", &[("quick.txt", "quick")]);
-    bucket.weather(|asked| match reads_upload(asked) && asked.target.contains("slow.txt") {
-        true => Fault::Trickle(Duration::from_millis(150)),
-        false => Fault::Pass,
+    bucket.weather(|asked| match &asked.target {
+        target if reads_upload(asked) && target.contains("slow.txt") => {
+            Fault::Trickle(Duration::from_millis(150))
+        }
+        _ => Fault::Pass,
     });
     rig.start();
     rig.write("a.yaml", &session("ann-one", "ann", "one", ""));
