@@ -76,6 +76,15 @@ impl Rig {
         std::fs::write(self.path("docket.yaml"), text).unwrap();
     }
 
+    /// Another value for a key that is in the configuration.
+    pub fn set(&self, key: &str, value: &str) {
+        let at = self.path("docket.yaml");
+        let before = std::fs::read_to_string(&at).unwrap();
+        let is_it = |line: &&str| line.starts_with(&format!("{key}:"));
+        let line = before.lines().find(is_it).expect("the key is there");
+        std::fs::write(&at, before.replace(line, &format!("{key}: {value}"))).unwrap();
+    }
+
     pub fn path(&self, inside: &str) -> PathBuf {
         self.dir.path().join(inside)
     }
