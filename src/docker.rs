@@ -293,8 +293,11 @@ impl Engine for Docker {
         self.image(reference, policy).await
     }
 
-    async fn ensure_network(&self) -> Result<(), EngineError> {
-        self.isolation().await.map(|_| ())
+    async fn ensure_network(&self) -> Result<Option<String>, EngineError> {
+        Ok(match self.isolation().await? {
+            Isolation::Enforced => None,
+            Isolation::Open(why) => Some(why),
+        })
     }
 
     async fn create(&self, request: &CreateRequest) -> Result<ContainerId, EngineError> {

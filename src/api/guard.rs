@@ -214,7 +214,7 @@ mod tests {
     use super::{is_own_host, is_private};
 
     #[test]
-    fn only_addresses_and_localhost_are_own_hosts() {
+    fn n1_only_addresses_and_localhost_are_own_hosts() {
         for own in ["127.0.0.1:7070", "localhost", "LOCALHOST:1", "[::1]:7070", "10.0.0.5"] {
             assert!(is_own_host(own), "{own}");
         }

@@ -21,6 +21,7 @@ pub(super) fn checks(config: &Config, runs: bool) -> Vec<Finding> {
     found.push(socket(config, runs));
     found.push(ports(config));
     found.push(space(config));
+    found.push(rootfs());
     if let Store::Directory(path) = &config.store {
         found.push(store(path));
     }
@@ -238,6 +239,17 @@ fn space(config: &Config) -> Finding {
     } else {
         ok("space", message)
     }
+}
+
+/// Most storage drivers cannot bound what a container writes outside of its workspace; docket
+/// asks none of them to.
+fn rootfs() -> Finding {
+    finding(
+        "rootfs",
+        "warn",
+        "what a container writes beside its workspace and tmpfs has no limit of its size",
+        "set readOnlyRootfs with tmpfs in the classes, or give the engine a file system of its own",
+    )
 }
 
 fn store(path: &Path) -> Finding {

@@ -126,7 +126,7 @@ async fn a_hung_engine_is_a_timeout_for_every_call() {
         engine.docker.stop(&id, grace).await,
         engine.docker.remove(&id).await,
         engine.docker.pause(&id).await,
-        engine.docker.ensure_network().await,
+        engine.docker.ensure_network().await.map(drop),
         engine.docker.resolve_image("a", PullPolicy::Never).await.map(|_| ()),
     ]
     .map(|answer| answer.unwrap_err().kind);
@@ -145,7 +145,7 @@ async fn garbage_is_broken_and_never_absence() {
         engine.docker.inspect(&nobody()).await.map(|_| ()),
         engine.docker.holder_of("x").await.map(|_| ()),
         engine.docker.resolve_image("a", PullPolicy::Never).await.map(|_| ()),
-        engine.docker.ensure_network().await,
+        engine.docker.ensure_network().await.map(drop),
     ] {
         assert_eq!(answer.unwrap_err().kind, EngineErrorKind::Broken);
     }

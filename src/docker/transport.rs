@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_endpoint_that_reads_or_runs_what_a_tenant_controls_is_allowed() {
+    fn t16_no_endpoint_that_reads_or_runs_what_a_tenant_controls_is_allowed() {
         for path in [
             "/containers/abc/archive",
             "/containers/abc/exec",
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_cannot_steer_a_call_to_another_endpoint() {
+    fn t16_a_name_cannot_steer_a_call_to_another_endpoint() {
         assert!(is_allowed("GET", "/containers/abc/json"));
         assert!(is_allowed("GET", "/images/reg.example:5000/a/b:1/json"));
         assert!(!is_allowed("GET", "/images/../containers/abc/archive/json"));
@@ -203,7 +203,7 @@ mod tests {
     /// The folder's own text: nobody may write around the list either.
     #[test]
     #[expect(clippy::disallowed_methods, reason = "a test reads the sources")]
-    fn no_archive_or_exec_call_is_written_anywhere_in_this_folder() {
+    fn t16_no_archive_or_exec_call_is_written_anywhere_in_this_folder() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/docker");
         let mut files = vec![folder.with_extension("rs")];
         files.extend(std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()));

@@ -172,7 +172,7 @@ async fn a_batch_that_cannot_be_kept_does_not_spoil_its_neighbours() {
 }
 
 #[test]
-fn a_record_of_format_1_still_loads_with_all_that_it_says() {
+fn f50_a_record_of_format_1_still_loads_with_all_that_it_says() {
     let Read::Known(record) = format::record(FIXTURE.as_bytes()) else {
         panic!("{:?}", format::record(FIXTURE.as_bytes()))
     };
@@ -184,7 +184,7 @@ fn a_record_of_format_1_still_loads_with_all_that_it_says() {
 }
 
 #[tokio::test]
-async fn a_record_of_a_newer_format_is_held_as_it_is() {
+async fn f50_a_record_of_a_newer_format_is_held_as_it_is() {
     let state = tempfile::tempdir().unwrap();
     drop(open(&state));
     let newer = FIXTURE.replacen("\"version\": 1,", "\"version\": 2, \"soul\": [1, 2],", 1);
@@ -230,7 +230,7 @@ fn a_second_docket_is_told_who_has_the_directory() {
 }
 
 #[test]
-fn the_state_directory_is_private() {
+fn l1_the_state_directory_is_private() {
     use std::os::unix::fs::PermissionsExt as _;
     let state = tempfile::tempdir().unwrap();
     drop(open(&state));

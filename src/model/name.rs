@@ -171,3 +171,51 @@ impl fmt::Display for ContainerId {
 pub fn container_name(prefix: &ContainerPrefix, session: &SessionName, attempt: u32) -> String {
     format!("{prefix}-{session}-{attempt}")
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What would be dangerous in a path or a container's name.
+    fn is_harmless(text: &str) -> bool {
+        !text.is_empty()
+            && text.len() <= 63
+            && !text.contains(['/', '\\', '\0', ' ', '\n'])
+            && text.bytes().all(|b| b.is_ascii_graphic())
+            && !text.starts_with(['.', '-', '_'])
+            && !text.contains("..")
+    }
+
+    #[test]
+    fn p2_names_that_lead_out_are_no_names() {
+        let long = "a".repeat(300);
+        for bad in ["", ".", "..", "a/b", "/etc", "a\0b", "../x", "a..b", "a b", "\u{e9}", &long] {
+            assert!(UserName::parse(bad).is_err(), "{bad:?}");
+            assert!(CaseName::parse(bad).is_err(), "{bad:?}");
+            assert!(SessionName::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn p2_whatever_is_a_name_is_one_harmless_component(
+            text in "[a-zA-Z0-9._@/\\\\\0\n -]{0,12}|\\PC{0,300}|[a-z0-9-]{0,70}"
+        ) {
+            for name in [
+                UserName::parse(&text).map(|name| name.to_string()),
+                CaseName::parse(&text).map(|name| name.to_string()),
+                SessionName::parse(&text).map(|name| name.to_string()),
+            ] {
+                match name {
+                    Ok(name) => prop_assert!(name == text && is_harmless(&text), "{text:?}"),
+                    Err(bad) => prop_assert!(
+                        bad.text.chars().count() <= 1000 && !bad.text.chars().any(char::is_control),
+                        "{bad:?}"
+                    ),
+                }
+            }
+        }
+    }
+}

@@ -519,9 +519,18 @@ where
                 ),
             });
             findings.push(match doors.engine.ensure_network().await {
-                Ok(()) => {
-                    finding("network", "ok", "docket's own bridge is there, icc off".into(), "")
-                }
+                Ok(None) => finding(
+                    "network",
+                    "ok",
+                    "tenants reach neither each other nor the host nor 169.254.0.0/16".into(),
+                    "",
+                ),
+                Ok(Some(why)) => finding(
+                    "network",
+                    "warn",
+                    format!("tenants do not reach each other, but may reach the host: {why}"),
+                    "let docket use iptables, or drop that traffic yourself",
+                ),
                 Err(error) => finding(
                     "network",
                     "fail",

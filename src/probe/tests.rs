@@ -56,7 +56,7 @@ async fn a_200_is_healthy_and_nothing_else_is() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_not_followed() {
+async fn t14_a_redirect_is_not_followed() {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
     let (target, _task) = server(move |_| {
@@ -75,7 +75,7 @@ async fn a_redirect_is_not_followed() {
 }
 
 #[tokio::test]
-async fn an_endless_body_is_not_read() {
+async fn t14_an_endless_body_is_not_read() {
     let sent = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&sent);
     let (address, _task) = server(move |mut stream| {
@@ -95,7 +95,7 @@ async fn an_endless_body_is_not_read() {
 }
 
 #[tokio::test]
-async fn giant_headers_are_heard_for_4_kib_only() {
+async fn t14_giant_headers_are_heard_for_4_kib_only() {
     let (address, _task) = server(|mut stream| async move {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n").await;
         while stream.write_all(b"X-Filler: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n").await.is_ok() {}
@@ -106,7 +106,7 @@ async fn giant_headers_are_heard_for_4_kib_only() {
 }
 
 #[tokio::test]
-async fn a_dripping_server_has_the_timeout_for_all_of_it() {
+async fn t14_a_dripping_server_has_the_timeout_for_all_of_it() {
     let (address, _task) = server(|mut stream| async move {
         for byte in b"HTTP/1.1 200 OK\r\n\r\n".iter().cycle() {
             tokio::time::sleep(TIMEOUT / 10).await;

@@ -31,12 +31,16 @@ fn session(name: &str) -> String {
 
 impl Rig {
     fn new(prepare: impl FnOnce(&Path)) -> Rig {
+        Rig::with(prepare, false)
+    }
+
+    fn with(prepare: impl FnOnce(&Path), writable: bool) -> Rig {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("specs");
         prepare(&root);
         let (told, ask) = spawn(Options {
             root: root.clone(),
-            writable: false,
+            writable,
             marker: Some(dir.path().join("marker")),
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
@@ -287,7 +291,7 @@ fn links_that_lead_outside_and_what_is_no_file_are_not_read() {
 }
 
 #[test]
-fn specs_that_others_can_write_are_not_taken() {
+fn l1_specs_that_others_can_write_are_not_taken() {
     let mut rig = Rig::empty();
     rig.rename_in("a.yaml", &session("a"));
     rig.wait_for(&["a"]);
@@ -297,6 +301,61 @@ fn specs_that_others_can_write_are_not_taken() {
     rig.ask.blocking_send(()).unwrap();
     let sources = rig.wait(|sources| sources.trouble.is_some());
     assert!(sources.trouble.unwrap().contains("chmod go-w"));
+}
+
+#[test]
+fn l1_specs_that_others_can_write_are_taken_where_the_operator_says_so() {
+    let prepare = |root: &Path| {
+        fs::create_dir(root).unwrap();
+        fs::set_permissions(root, fs::Permissions::from_mode(0o777)).unwrap();
+    };
+    let mut refused = Rig::new(prepare);
+    refused.rename_in("a.yaml", &session("a"));
+    refused.wait(|sources| sources.trouble.is_some() && sources.files.is_empty());
+    let mut taken = Rig::with(prepare, true);
+    taken.rename_in("a.yaml", &session("a"));
+    taken.wait_for(&["a"]);
+}
+
+/// More events than the kernel keeps (16,384), among many directories and a link to everything.
+#[test]
+fn t11_a_flood_of_events_loses_no_change_and_no_link_is_watched() {
+    let mut rig = Rig::new(|root| {
+        fs::create_dir(root).unwrap();
+        symlink("/", root.join("everything")).unwrap();
+        for n in 0..500 {
+            fs::create_dir(root.join(format!("d{n}"))).unwrap();
+        }
+        fs::write(root.join("a.yaml"), session("a")).unwrap();
+    });
+    rig.wait_for(&["a"]);
+    let watched = watches(&rig.root);
+    assert!((1..=501).contains(&watched), "{watched} directories are watched");
+    for round in 0..15_000 {
+        let noise = rig.root.join(format!("d{}/noise", round % 500));
+        fs::write(&noise, "").unwrap();
+        fs::remove_file(&noise).unwrap();
+    }
+    fs::remove_file(rig.root.join("a.yaml")).unwrap();
+    rig.rename_in("d499/b.yaml", &session("b"));
+    rig.wait_for(&["b"]);
+}
+
+/// How many inotify watches the descriptor has that watches this root.
+fn watches(root: &Path) -> usize {
+    use std::os::unix::fs::MetadataExt as _;
+    let top = fs::metadata(root).unwrap().ino();
+    let infos = fs::read_dir("/proc/self/fdinfo")
+        .unwrap()
+        .filter_map(|info| fs::read_to_string(info.ok()?.path()).ok());
+    let watched = infos.map(|info| -> Vec<u64> {
+        let lines = info.lines().filter(|line| line.starts_with("inotify "));
+        lines
+            .filter_map(|line| line.split(' ').find_map(|word| word.strip_prefix("ino:")))
+            .filter_map(|hex| u64::from_str_radix(hex, 16).ok())
+            .collect()
+    });
+    watched.filter(|watched| watched.contains(&top)).map(|watched| watched.len()).max().unwrap_or(0)
 }
 
 /// PERF: many files are listed and told without each being parsed anew.

@@ -493,7 +493,7 @@ async fn notes_are_kept_whole_and_listed() {
 }
 
 #[tokio::test]
-async fn secrets_come_from_allowed_directories_only_and_without_links() {
+async fn s1_secrets_come_from_allowed_directories_only_and_without_links() {
     let home = home();
     let uid = place("one").uid;
     let vault = home.dir.path().join("vault");
@@ -539,7 +539,7 @@ async fn a_second_operator_is_told_who_has_the_root() {
 }
 
 #[test]
-fn a_root_that_others_write_to_is_refused() {
+fn l1_a_root_that_others_write_to_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("ws");
     std::fs::create_dir(&root).unwrap();

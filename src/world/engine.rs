@@ -168,7 +168,9 @@ pub trait Engine: Send + Sync + 'static {
         policy: PullPolicy,
     ) -> impl Future<Output = Result<Image, EngineError>> + Send;
     /// Makes the installation's own bridge if it is not there; checks that icc is off.
-    fn ensure_network(&self) -> impl Future<Output = Result<(), EngineError>> + Send;
+    /// `Some`: it is there, but tenants are not kept off the host's addresses and the metadata
+    /// service; why, and what to do.
+    fn ensure_network(&self) -> impl Future<Output = Result<Option<String>, EngineError>> + Send;
     /// Makes a container, inspects it and compares: [`EngineErrorKind::HardeningDropped`] if the
     /// engine silently left something out (the container is removed again).
     fn create(

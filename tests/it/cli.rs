@@ -558,7 +558,7 @@ fn completions_and_the_manual_are_made() {
 }
 
 #[test]
-fn the_socket_is_private_and_a_stale_one_is_replaced() {
+fn l1_the_socket_is_private_and_a_stale_one_is_replaced() {
     use std::os::unix::fs::PermissionsExt as _;
     let fake = Fake::start();
     let socket = fake.state().join("docket.sock");
@@ -580,7 +580,7 @@ fn the_socket_is_private_and_a_stale_one_is_replaced() {
 }
 
 #[test]
-fn the_tcp_port_wants_the_token_and_its_own_name() {
+fn n1_the_tcp_port_wants_the_token_and_its_own_name() {
     let fake = Fake::start();
     fake.put(view("ann-one", "Running", "True"));
     let bearer = format!("Authorization: Bearer {}", fake.token);
@@ -613,7 +613,7 @@ fn the_tcp_port_wants_the_token_and_its_own_name() {
 }
 
 #[test]
-fn open_reading_shows_neither_logs_nor_files_and_changes_nothing() {
+fn n1_open_reading_shows_neither_logs_nor_files_and_changes_nothing() {
     let fake = Fake::start_reading(Reading::Open);
     fake.put(view("ann-one", "Running", "True"));
     let host = fake.tcp;

@@ -285,8 +285,8 @@ fn run(program: &str, args: &[&str], paths: &[&Path]) {
 
 /// Row 27.
 #[test]
-fn a_full_disk_stops_writes_and_is_forgiven_without_a_restart() {
-    const NAME: &str = "a_full_disk_stops_writes_and_is_forgiven_without_a_restart";
+fn f27_a_full_disk_stops_writes_and_is_forgiven_without_a_restart() {
+    const NAME: &str = "f27_a_full_disk_stops_writes_and_is_forgiven_without_a_restart";
     let Some(dir) = child() else {
         let dir = tempfile::tempdir().unwrap();
         return run_again(&["unshare", "--mount"], NAME, dir.path());
@@ -443,7 +443,7 @@ fn flip(path: &Path, at: u64) {
 
 /// Row 30.
 #[test]
-fn damage_is_never_taken_for_an_empty_store() {
+fn f30_damage_is_never_taken_for_an_empty_store() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state");
     let contents = written_once(&state);
@@ -490,7 +490,7 @@ fn damage_is_never_taken_for_an_empty_store() {
 
 /// Row 30, anywhere.
 #[test]
-fn a_flipped_bit_anywhere_is_harmless_or_told() {
+fn f30_a_flipped_bit_anywhere_is_harmless_or_told() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state");
     let contents = with_history(&state);

@@ -91,7 +91,7 @@ fn an_unknown_field_is_named_with_its_place_and_the_nearest_known_one() {
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "one table")]
-fn wrong_values_say_where_they_are_and_what_is_expected() {
+fn p3_wrong_values_say_where_they_are_and_what_is_expected() {
     check(
         &session("  state: running\n"),
         expect![[r#"
@@ -462,7 +462,7 @@ fn a_fault_in_one_document_does_not_hide_those_of_the_next() {
 }
 
 #[test]
-fn duplicates_are_refused_wherever_they_are() {
+fn p3_duplicates_are_refused_wherever_they_are() {
     check(
         &session("  container:\n    env:\n      A: x\n      A: y\n"),
         expect![[r#"
@@ -487,7 +487,7 @@ fn duplicates_are_refused_wherever_they_are() {
 }
 
 #[test]
-fn bombs_are_refused_before_they_are_parsed() {
+fn p3_f35_bombs_are_refused_before_they_are_parsed() {
     check(
         "a: &x [1]\nb: *x\n",
         expect![[r#"
@@ -677,7 +677,7 @@ fn the_examples_and_the_demo_are_valid() {
 
 proptest! {
     #[test]
-    fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn p3_no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         parse_as("x", &bytes, Format::Yaml);
         parse_as("x", &bytes, Format::Json);
     }

@@ -232,7 +232,7 @@ fn a_session_changes_what_it_may() {
 
 /// THREATS P1, the half that the class decides.
 #[test]
-fn a_session_cannot_go_beyond_its_class() {
+fn p1_a_session_cannot_go_beyond_its_class() {
     refused(
         "container: {resources: {memory: 17Gi, cpus: 9, pids: 5000}}",
         IMAGE,
@@ -313,7 +313,7 @@ fn a_session_cannot_go_beyond_its_class() {
 
 /// THREATS P1, the half that the operator decides: classes lie in the same directory.
 #[test]
-fn a_class_cannot_go_beyond_what_the_operator_allows() {
+fn p1_a_class_cannot_go_beyond_what_the_operator_allows() {
     for (of_class, expected) in [
         (
             "image: a, security: {dockerSocket: true}",

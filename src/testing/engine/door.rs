@@ -109,11 +109,11 @@ impl Engine for FakeEngine {
         found.ok_or_else(|| fail(Kind::ImageMissing, OP, format!("No such image: {reference}")))
     }
 
-    async fn ensure_network(&self) -> Result<(), EngineError> {
+    async fn ensure_network(&self) -> Result<Option<String>, EngineError> {
         self.up("create network")?;
         let name = format!("docket-{}", self.installation);
         self.machine.state().networks.insert(name);
-        Ok(())
+        Ok(None)
     }
 
     async fn create(&self, request: &CreateRequest) -> Result<ContainerId, EngineError> {

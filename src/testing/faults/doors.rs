@@ -118,7 +118,7 @@ impl<D: Engine> Engine for Weathered<D> {
             .resolve_image(&reference, policy))
     }
 
-    async fn ensure_network(&self) -> Result<(), EngineError> {
+    async fn ensure_network(&self) -> Result<Option<String>, EngineError> {
         ask_engine!(self, "create network", "", CHANGE, |door| door.ensure_network())
     }
 

@@ -420,7 +420,7 @@ fn seed_a_manifest_from_elsewhere_is_enough_to_bring_the_files() {
 }
 
 #[test]
-fn seed_a_manifest_whose_paths_lead_out_is_refused_whole() {
+fn seed_o1_a_manifest_whose_paths_lead_out_is_refused_whole() {
     let mut rig = Rig::new("seed-paths");
     rig.start();
     for (n, path) in ["../../../escaped", "/tmp/escaped", "a/../../b"].into_iter().enumerate() {

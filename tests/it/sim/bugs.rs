@@ -99,7 +99,7 @@ impl Engine for BuggyEngine {
         self.door.resolve_image(reference, policy).await
     }
 
-    async fn ensure_network(&self) -> Result<(), EngineError> {
+    async fn ensure_network(&self) -> Result<Option<String>, EngineError> {
         self.door.ensure_network().await
     }
 
