@@ -18,7 +18,7 @@ mod manifest;
 mod stub;
 mod tree;
 
-pub use diff::{Change, Context, Emptied, Plan, diff, lazy_entry};
+pub use diff::{Change, Context, Emptied, Plan, diff, diff_emptied, lazy_entry};
 pub use keys::{
     BadKey, FILES, MANIFEST, MANIFESTS, TREES, bare_path, check_key, conflict_path, kept_manifest,
     key_candidates, tree_key,

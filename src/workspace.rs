@@ -28,6 +28,7 @@ mod read;
 mod scan;
 mod secrets;
 mod trash;
+mod unmake;
 mod write;
 
 #[cfg(test)]
@@ -35,7 +36,6 @@ mod tests;
 
 pub use scan::{BadGlob, Excludes};
 
-use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -48,11 +48,12 @@ use tokio::sync::Semaphore;
 
 use self::beneath::{Fault, open_dir};
 use crate::model::{
-    Base, CaseName, RelPath, Scan, Sha256, Space, Stamp, Tree, Uid, UserName, WorkspaceSeen,
+    Base, CaseName, RelPath, Scan, Sha256, Space, Stamp, Tree, TreeChange, Uid, UserName, WorkspaceSeen,
     WorkspaceSpec, escape_bytes,
 };
 use crate::world::{
-    Body, Expect, FileSpec, Place, ScanMode, WorkspaceError, WorkspaceErrorKind, Workspaces,
+    Body, Expect, FileSpec, Place, ScanMode, Trashed, WorkspaceError, WorkspaceErrorKind,
+    Workspaces,
 };
 
 /// Short calls at a time.
@@ -344,6 +345,12 @@ impl Workspaces for Local {
         self.slow(about, move |inner| inner.ensure_tree(&place, &tree, owner)).await
     }
 
+    async fn change_tree(&self, place: &Place, change: &TreeChange) -> Result<(), WorkspaceError> {
+        let (place, change) = (place.clone(), change.clone());
+        let about = About::place("remove directories in", &place);
+        self.slow(about, move |inner| inner.change_tree(&place, &change)).await
+    }
+
     async fn scan(
         &self,
         place: &Place,
@@ -445,7 +452,7 @@ impl Workspaces for Local {
         self.slow(about, move |inner| inner.empty_trash(&uid, &stop)).await
     }
 
-    async fn list_trash(&self) -> Result<BTreeMap<Uid, i64>, WorkspaceError> {
+    async fn list_trash(&self) -> Result<Vec<Trashed>, WorkspaceError> {
         self.quick(About::own("list", "the trash"), |inner| inner.list_trash()).await
     }
 

@@ -401,7 +401,13 @@ where
     C: Clock,
 {
     let now = doors.clock.now();
-    for (uid, moved_ns) in doors.workspaces.list_trash().await? {
+    let mut newest: BTreeMap<Uid, i64> = BTreeMap::new();
+    for trashed in doors.workspaces.list_trash().await? {
+        let Some(uid) = trashed.uid else { continue };
+        let moved = newest.entry(uid).or_insert(trashed.moved_ns);
+        *moved = trashed.moved_ns.max(*moved);
+    }
+    for (uid, moved_ns) in newest {
         let age = now - chrono::DateTime::from_timestamp_nanos(moved_ns);
         let over = age.to_std().is_ok_and(|age| age >= keep);
         if over && doors.book.get(&uid).is_none() {

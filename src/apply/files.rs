@@ -306,10 +306,14 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
             };
             if mode == ScanMode::Quick {
                 self.remove_here(&plan, &mut outcome).await?;
-                self.fetch_all(&plan, &scan, &mut outcome).await?;
+                self.unmake_tree(&plan.unmake).await?;
                 self.make_tree(&plan).await?;
+                self.fetch_all(&plan, &scan, &mut outcome).await?;
             }
-            let tree = if mode == ScanMode::Quick { plan.tree.clone() } else { here(&plan) };
+            let tree = match mode {
+                ScanMode::Quick => plan.tree.clone(),
+                ScanMode::Checksum => here(&plan, base.as_ref()),
+            };
             let next = next_base(base.as_ref(), &plan, &outcome, &remote, tree);
             rounds += 1;
             if outcome.unsent.is_empty() || rounds >= ROUNDS {
@@ -394,12 +398,27 @@ fn next_base(
     base
 }
 
-/// What of a plan's tree stands here without anything being made.
-fn here(plan: &Plan) -> Tree {
+/// The tree that is known here when nothing of a plan's tree was made or unmade.
+fn here(plan: &Plan, base: Option<&Base>) -> Tree {
     let mut tree = plan.tree.clone();
     tree.directories.retain(|path, _| !plan.make.directories.contains_key(path));
     tree.symlinks.retain(|path, _| !plan.make.symlinks.contains_key(path));
+    still_known(&mut tree, plan, base);
+    tree.directories.extend(plan.unmake.modes.iter().map(|(path, (was, _))| (path.clone(), *was)));
     tree
+}
+
+/// What was not unmade is as the base knew it, so that the next sync unmakes it.
+fn still_known(tree: &mut Tree, plan: &Plan, base: Option<&Base>) {
+    let Some(base) = base else { return };
+    for path in &plan.unmake.directories {
+        let known = base.tree.directories.get(path);
+        tree.directories.extend(known.map(|mode| (path.clone(), *mode)));
+    }
+    for path in plan.unmake.symlinks.keys() {
+        let known = base.tree.symlinks.get(path);
+        tree.symlinks.extend(known.map(|text| (path.clone(), text.clone())));
+    }
 }
 
 /// Whether the manifest can be worked out from the base, so that its ETag alone tells that
@@ -412,7 +431,7 @@ fn mirrors(base: &Base, remote: &Remote) -> bool {
             && row.mode.is_none_or(|mode| entry.mode == mode)
             && row.mtime_ns.is_none_or(|mtime| entry.mtime_ns == mtime)
     };
-    base.tree == remote.tree
+    remote.tree.as_ref().is_none_or(|tree| *tree == base.tree)
         && base.files.len() == remote.files.len()
         && base
             .files

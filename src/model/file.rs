@@ -1,6 +1,6 @@
 //! Files of a workspace: paths as bytes, entries, the manifest's rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fmt::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
@@ -259,6 +259,17 @@ pub struct Tree {
     pub symlinks: BTreeMap<RelPath, String>,
 }
 
+/// What of a tree goes or changes in a workspace, each only if it is still as it was seen.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct TreeChange {
+    /// Directories that go if they are empty.
+    pub directories: BTreeSet<RelPath>,
+    /// Symlinks that go if this is still their text.
+    pub symlinks: BTreeMap<RelPath, String>,
+    /// Directories whose permission bits change: from, to.
+    pub modes: BTreeMap<RelPath, (u32, u32)>,
+}
+
 /// What kind of thing a scan met at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LocalKind {
@@ -345,8 +356,8 @@ pub struct Remote {
     pub etag: Option<String>,
     /// Files by path.
     pub files: BTreeMap<RelPath, ManifestEntry>,
-    /// Directories and symlinks, if a tree was found.
-    pub tree: Tree,
+    /// Directories and symlinks; `None`: the manifest has no tree, so nothing is known of them.
+    pub tree: Option<Tree>,
 }
 
 /// A file's state, as `docket files` shows it.

@@ -251,6 +251,10 @@ impl Objects for S3 {
         list::all(&self.wall, &full).await.map_err(error("list", prefix))
     }
 
+    async fn is_conditional(&self) -> Result<bool, StoreError> {
+        self.knows_conditional_writes().await
+    }
+
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
         let request = rusoto_s3::DeleteObjectRequest {
             bucket: self.wall.place.bucket.clone(),

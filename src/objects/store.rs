@@ -59,4 +59,7 @@ impl Objects for Store {
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
         either!(self, store => store.delete(key).await)
     }
+    async fn is_conditional(&self) -> Result<bool, StoreError> {
+        either!(self, store => store.is_conditional().await)
+    }
 }

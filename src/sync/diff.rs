@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::model::{
     Base, BaseEntry, LocalKind, ManifestEntry, RelPath, Remote, Scan, Sha256, Stamp, Timestamp,
-    Tree, UserName,
+    Tree, TreeChange, UserName,
 };
 
 use super::keys::conflict_path;
@@ -121,6 +121,8 @@ pub struct Plan {
     pub tree: Tree,
     /// What of it is missing here.
     pub make: Tree,
+    /// What stands here and is not of it.
+    pub unmake: TreeChange,
 }
 
 /// The store's manifest is empty, and following it would remove everything here.
@@ -141,6 +143,30 @@ pub fn diff(
     remote: &Remote,
     context: &Context<'_>,
 ) -> Result<Plan, Emptied> {
+    let (plan, lost) = decide(base, scan, remote, context);
+    if remote.files.is_empty() && lost > 0 {
+        return Err(Emptied { known: lost });
+    }
+    Ok(plan)
+}
+
+/// As [`diff`], for a manifest that is empty on purpose.
+pub fn diff_emptied(
+    base: Option<&Base>,
+    scan: &Scan,
+    remote: &Remote,
+    context: &Context<'_>,
+) -> Plan {
+    decide(base, scan, remote, context).0
+}
+
+/// What must happen, and how many files would go because the store has them no more.
+fn decide(
+    base: Option<&Base>,
+    scan: &Scan,
+    remote: &Remote,
+    context: &Context<'_>,
+) -> (Plan, usize) {
     let nothing = Base::default();
     let base = base.unwrap_or(&nothing);
     let moved = scan.entries.iter().any(|(path, entry)| {
@@ -157,10 +183,7 @@ pub fn diff(
     work.part_files_from_directories();
     work.drop_stale_stubs();
     work.merge_trees();
-    if remote.files.is_empty() && work.lost > 0 {
-        return Err(Emptied { known: work.lost });
-    }
-    Ok(work.plan)
+    (work.plan, work.lost)
 }
 
 /// A regular file here.
@@ -343,7 +366,8 @@ impl Work<'_> {
         let changed_here = match base {
             Some(BaseEntry { stamp: Some(was), mode, .. }) => mine != (*mode, was.mtime_ns),
             Some(BaseEntry { mode, mtime_ns, .. }) => mine != (*mode, *mtime_ns),
-            None => mine != (row.mode.unwrap_or(mine.0), row.mtime_ns.unwrap_or(mine.1)),
+            // Nobody knows which is newer: the store's, so that a case comes as it was left.
+            None => false,
         };
         let (mode, mtime_ns) = base.map_or(mine, |b| (b.mode, b.mtime_ns));
         let theirs = (row.mode.unwrap_or(mode), row.mtime_ns.unwrap_or(mtime_ns));
@@ -514,16 +538,23 @@ impl Work<'_> {
 
     fn merge_trees(&mut self) {
         let local = tree::local(self.scan);
-        let unseen = |path: &RelPath| self.is_unseen(path);
-        let mut next = tree::merge(&self.base.tree, &local, &self.remote.tree, unseen);
         let files = self.next_paths().into_iter().map(|path| (path, ())).collect();
+        let base = &self.base.tree;
+        let remote = self.remote.tree.as_ref().unwrap_or(base);
+        let unseen = |path: &RelPath| self.is_unseen(path);
+        let occupied = |path: &RelPath| {
+            tree::beneath(&files, path) || tree::beneath(&self.scan.skipped, path)
+        };
+        let sides = tree::Sides { base, local: &local, remote };
+        let (mut next, mut unmake) = tree::merge(&sides, unseen, occupied);
         tree::without_collisions(&mut next, &files, |path| self.plan.stubs.contains_key(path));
+        unmake.modes.retain(|path, _| next.directories.contains_key(path));
         let mut make = next.clone();
         make.directories.retain(|path, _| !local.directories.contains_key(path));
-        make.symlinks.retain(|path, _| !local.symlinks.contains_key(path));
+        make.symlinks.retain(|path, text| local.symlinks.get(path) != Some(text));
         make.directories.retain(|path, _| !self.is_unseen(path));
         make.symlinks.retain(|path, _| !self.is_unseen(path));
-        (self.plan.tree, self.plan.make) = (next, make);
+        (self.plan.tree, self.plan.make, self.plan.unmake) = (next, make, unmake);
     }
 }
 
@@ -559,6 +590,7 @@ impl Plan {
             && self.stale_stubs.is_empty()
             && self.make.directories.is_empty()
             && self.make.symlinks.is_empty()
+            && self.unmake == TreeChange::default()
     }
 }
 
@@ -602,6 +634,15 @@ impl fmt::Display for Plan {
         }
         for path in self.stale_stubs.keys() {
             writeln!(f, "remove the stub `{path}`")?;
+        }
+        for path in self.unmake.symlinks.keys() {
+            writeln!(f, "remove the link `{path}`")?;
+        }
+        for path in &self.unmake.directories {
+            writeln!(f, "remove the directory `{path}` if it is empty")?;
+        }
+        for (path, (_, mode)) in &self.unmake.modes {
+            writeln!(f, "set the mode of the directory `{path}` to {mode:04o}")?;
         }
         for path in self.make.directories.keys() {
             writeln!(f, "make the directory `{path}`")?;

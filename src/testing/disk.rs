@@ -10,12 +10,12 @@ use tokio::io::AsyncReadExt as _;
 
 use crate::model::{
     Base, CaseName, LocalEntry, LocalKind, RelPath, Scan, Sha256, SkipReason, Space, Stamp, Tree,
-    Uid, UserName, WorkspaceId, WorkspaceSeen, WorkspaceSpec,
+    TreeChange, Uid, UserName, WorkspaceId, WorkspaceSeen, WorkspaceSpec,
 };
 use crate::testing::clock::FakeClock;
 use crate::testing::store::sum_of;
 use crate::world::{
-    Body, Clock as _, Expect, FileSpec, Place, ScanMode, WorkspaceError,
+    Body, Clock as _, Expect, FileSpec, Place, ScanMode, Trashed, WorkspaceError,
     WorkspaceErrorKind as Kind, Workspaces,
 };
 
@@ -284,6 +284,28 @@ impl Workspaces for MemoryDisk {
         Ok(())
     }
 
+    async fn change_tree(&self, place: &Place, change: &TreeChange) -> Result<(), WorkspaceError> {
+        let mut state = self.state();
+        let space = state.at(place, "change tree")?;
+        space.links.retain(|path, text| change.symlinks.get(path) != Some(text));
+        for path in change.directories.iter().rev() {
+            let inside = [path.as_bytes(), b"/"].concat();
+            let is_inside = |at: &RelPath| at.as_bytes().starts_with(&inside);
+            let empty = !space.files.keys().any(is_inside)
+                && !space.folders.keys().any(is_inside)
+                && !space.links.keys().any(is_inside);
+            if empty {
+                space.folders.remove(path);
+            }
+        }
+        for (path, (from, to)) in &change.modes {
+            if let Some(mode) = space.folders.get_mut(path).filter(|mode| **mode == *from) {
+                *mode = *to;
+            }
+        }
+        Ok(())
+    }
+
     async fn scan(
         &self,
         place: &Place,
@@ -450,10 +472,15 @@ impl Workspaces for MemoryDisk {
         Ok(())
     }
 
-    async fn list_trash(&self) -> Result<BTreeMap<Uid, i64>, WorkspaceError> {
+    async fn list_trash(&self) -> Result<Vec<Trashed>, WorkspaceError> {
         let state = self.state();
         let newest = |all: &Vec<(i64, Key, Directory)>| all.iter().map(|one| one.0).max();
-        Ok(state.trash.iter().map(|(uid, all)| (uid.clone(), newest(all).unwrap_or(0))).collect())
+        let all = state.trash.iter().map(|(uid, all)| Trashed {
+            name: uid.to_string(),
+            uid: Some(uid.clone()),
+            moved_ns: newest(all).unwrap_or(0),
+        });
+        Ok(all.collect())
     }
 
     async fn stage_secret(

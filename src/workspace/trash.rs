@@ -4,7 +4,6 @@
 //! Depth costs nothing: what lies deeper is moved up to the top of the heap before its parent is
 //! removed, so only two directories are ever open.
 
-use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -15,8 +14,8 @@ use rustix::io::Errno;
 
 use super::Inner;
 use super::beneath::{Fault, file_type, id_of, names, open_dir, real_path, stamp_of, stat_at};
-use crate::model::Uid;
-use crate::world::{Place, WorkspaceErrorKind as Kind};
+use crate::model::{Uid, escape_bytes};
+use crate::world::{Place, Trashed, WorkspaceErrorKind as Kind};
 
 /// Names taken in one look at a directory of any size.
 const BATCH: usize = 4096;
@@ -76,19 +75,19 @@ impl Inner {
         }
     }
 
-    pub(super) fn list_trash(&self) -> Result<BTreeMap<Uid, i64>, Fault> {
-        let mut all = BTreeMap::new();
+    pub(super) fn list_trash(&self) -> Result<Vec<Trashed>, Fault> {
+        let mut all = Vec::new();
         for name in names(&self.trash, usize::MAX)? {
-            let Some(uid) = uid_of(&name) else { continue };
-            let moved = match stat_at(&self.trash, &name) {
-                // The rename into the trash was the directory's last change of state.
+            // The rename into the trash was the directory's last change of state.
+            let moved_ns = match stat_at(&self.trash, &name) {
                 Ok(stat) => stamp_of(&stat).ctime_ns,
                 Err(Errno::NOENT) => continue,
                 Err(errno) => return Err(errno.into()),
             };
-            let latest = all.entry(uid).or_insert(moved);
-            *latest = moved.max(*latest);
+            let uid = uid_of(&name);
+            all.push(Trashed { name: escape_bytes(&name), uid, moved_ns });
         }
+        all.sort();
         Ok(all)
     }
 
@@ -185,7 +184,7 @@ fn refuse_mounts(dir: &OwnedFd) -> Result<(), Fault> {
     match mount_beneath(&table, &path) {
         None => Ok(()),
         Some(at) => {
-            let at = crate::model::escape_bytes(&at);
+            let at = escape_bytes(&at);
             Err(Fault::new(Kind::Busy, format_args!("`{at}` is mounted there; unmount it first")))
         }
     }

@@ -98,6 +98,11 @@ pub trait Objects: Send + Sync + 'static {
         &self,
         prefix: &str,
     ) -> impl Future<Output = Result<Vec<ObjectMeta>, StoreError>> + Send;
+    /// Whether the store itself decides [`Objects::put_if`]. If not, docket reads, compares and
+    /// writes, which is safe only while nobody else writes to the case.
+    fn is_conditional(&self) -> impl Future<Output = Result<bool, StoreError>> + Send {
+        async { Ok(true) }
+    }
     /// Removes an object; absent is success. Only `docket gc` calls this.
     fn delete(&self, key: &str) -> impl Future<Output = Result<(), StoreError>> + Send;
 }

@@ -1,12 +1,11 @@
 //! The workspaces: directories that tenants write to. What is asked here is asked of the node
 //! that has them, never done by path further up.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
 
 use crate::model::{
-    Base, CaseName, RelPath, Scan, Sha256, Space, Stamp, Tree, Uid, UserName, WorkspaceId,
+    Base, CaseName, RelPath, Scan, Sha256, Space, Stamp, Tree, TreeChange, Uid, UserName, WorkspaceId,
     WorkspaceSeen, WorkspaceSpec,
 };
 
@@ -94,6 +93,17 @@ pub enum Expect {
     Placeholder,
 }
 
+/// Something in the trash.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Trashed {
+    /// Its name there.
+    pub name: String,
+    /// Which session's workspace it was; `None`: what a tenant moved under docket's hands, kept.
+    pub uid: Option<Uid>,
+    /// When it was moved there, nanoseconds since the epoch.
+    pub moved_ns: i64,
+}
+
 /// The workspaces of this node.
 ///
 /// Every call opens beneath the workspace by descriptors and never follows a link
@@ -131,6 +141,13 @@ pub trait Workspaces: Send + Sync + 'static {
         place: &Place,
         tree: &Tree,
         owner: (u32, u32),
+    ) -> impl Future<Output = Result<(), WorkspaceError>> + Send;
+    /// Removes directories that are empty and links that still say the same, and sets modes of
+    /// directories that still have the old one. What is not as it was seen is left alone.
+    fn change_tree(
+        &self,
+        place: &Place,
+        change: &TreeChange,
     ) -> impl Future<Output = Result<(), WorkspaceError>> + Send;
     /// Walks the whole workspace within the spec's limits and excludes; contents are hashed where
     /// the stamp is not the base's (or everything, as the mode says).
@@ -189,9 +206,8 @@ pub trait Workspaces: Send + Sync + 'static {
     /// Removes what [`Workspaces::trash`] moved there for this uid; `Busy` if a mount lies
     /// beneath. Absent is success.
     fn empty_trash(&self, uid: &Uid) -> impl Future<Output = Result<(), WorkspaceError>> + Send;
-    /// Uids in the trash and when each was moved there (nanoseconds since the epoch).
-    fn list_trash(&self)
-    -> impl Future<Output = Result<BTreeMap<Uid, i64>, WorkspaceError>> + Send;
+    /// Everything in the trash, by name.
+    fn list_trash(&self) -> impl Future<Output = Result<Vec<Trashed>, WorkspaceError>> + Send;
     /// Keeps a secret value as a root-only file on a tmpfs-like place for mounting; returns its
     /// host path. `source` is resolved without following links beneath one of `allowed`.
     fn stage_secret(

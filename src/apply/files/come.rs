@@ -8,8 +8,9 @@ use futures_util::{FutureExt as _, StreamExt as _};
 
 use super::{
     FILE_MODE, FilesError, Found, LANES, Outcome, Progress, ROUNDS, Work, entry_of, next_base,
+    still_known,
 };
-use crate::model::{Base, BaseEntry, ManifestEntry, RelPath, Scan, SkipReason, Stamp};
+use crate::model::{Base, BaseEntry, ManifestEntry, RelPath, Scan, SkipReason, Stamp, TreeChange};
 use crate::plan::{NoRoom, Room};
 use crate::sync::{Change, Plan, lazy_entry, stub_path, stub_text};
 use crate::world::{
@@ -90,11 +91,16 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         let orders = self.orders(&plan, wanted);
         let ordered: BTreeSet<&RelPath> = orders.iter().map(|order| order.path).collect();
         let stubs = lazy_rows(&plan).filter(|(path, _)| !ordered.contains(path)).collect();
+        let modes = TreeChange { modes: plan.unmake.modes.clone(), ..TreeChange::default() };
+        self.unmake_tree(&modes).await?;
         self.make_tree(&plan).await?;
+        self.set_metas(&plan, &mut outcome).await?;
         self.write_stubs(&plan, stubs, &mut outcome).await?;
         self.fetch_orders(&plan, &scan, orders, &mut outcome, progress).await?;
         // A deletion here is committed by the next sync only, and until then the base knows it.
-        let base = next_base(base, &plan, &outcome, &remote, remote.tree.clone());
+        let mut tree = remote.tree.clone().unwrap_or_default();
+        still_known(&mut tree, &plan, base);
+        let base = next_base(base, &plan, &outcome, &remote, tree);
         let failures = std::mem::take(&mut outcome.uncome);
         Ok((self.tell_pending(base, &scan, &plan, &outcome), failures))
     }
@@ -139,6 +145,18 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         scan: &Scan,
         outcome: &mut Outcome,
     ) -> Result<(), FilesError> {
+        self.set_metas(plan, outcome).await?;
+        let lazy = plan.changes.iter().filter_map(|(path, change)| match change {
+            Change::Lazy { row } => Some((path, lazy_entry(row))),
+            _ => None,
+        });
+        self.write_stubs(plan, lazy.collect(), outcome).await?;
+        let orders = orders_of_sync(plan);
+        self.fetch_orders(plan, scan, orders, outcome, &|_| ()).await
+    }
+
+    /// Mode and time of files whose contents are the same.
+    async fn set_metas(&self, plan: &Plan, outcome: &mut Outcome) -> Result<(), FilesError> {
         for (path, change) in &plan.changes {
             let Change::SetMeta { row, stamp, sha256, mode, mtime_ns } = change else { continue };
             let set = self.workspaces.set_meta(self.place, path, *mode, *mtime_ns, *stamp).await;
@@ -157,13 +175,7 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
                 Err(error) => tracing::debug!(%error, "mode and time are set by the next sync"),
             }
         }
-        let lazy = plan.changes.iter().filter_map(|(path, change)| match change {
-            Change::Lazy { row } => Some((path, lazy_entry(row))),
-            _ => None,
-        });
-        self.write_stubs(plan, lazy.collect(), outcome).await?;
-        let orders = orders_of_sync(plan);
-        self.fetch_orders(plan, scan, orders, outcome, &|_| ()).await
+        Ok(())
     }
 
     /// Smallest first, many beside each other. What fails or has no room is noted; the others go
@@ -340,6 +352,15 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
             return Ok(());
         }
         Ok(self.workspaces.ensure_tree(self.place, &plan.make, self.owner).await?)
+    }
+
+    /// Removes directories and links that were deleted there, and sets modes; what changed
+    /// meanwhile stays, and is new to the next sync.
+    pub(super) async fn unmake_tree(&self, change: &TreeChange) -> Result<(), FilesError> {
+        if *change == TreeChange::default() {
+            return Ok(());
+        }
+        Ok(self.workspaces.change_tree(self.place, change).await?)
     }
 
     /// Writes stubs where nothing is in their way.

@@ -41,7 +41,7 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         if remote.etag.is_none() && !parcels.is_empty() {
             // In a case without a manifest every object is a file: new ones must not be.
             let first = Remote { etag: None, ..remote.clone() };
-            match self.commit(&first, &first.files, &first.tree).await? {
+            match self.commit(&first, &first.files, &Tree::default()).await? {
                 Some(etag) => remote.etag = Some(etag),
                 None => return Ok(None),
             }
@@ -74,12 +74,17 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
                 _ => (),
             }
         }
-        if next == remote.files && plan.tree == remote.tree {
+        let same_tree = match &remote.tree {
+            Some(tree) => plan.tree == *tree,
+            None => plan.tree == Tree::default(),
+        };
+        if next == remote.files && same_tree {
             return Ok(Some(remote));
         }
         fill(&mut next, plan);
         let swapped = self.commit(&remote, &next, &plan.tree).await?;
-        Ok(swapped.map(|etag| Remote { etag: Some(etag), files: next, tree: plan.tree.clone() }))
+        let tree = Some(plan.tree.clone());
+        Ok(swapped.map(|etag| Remote { etag: Some(etag), files: next, tree }))
     }
 
     /// Many files beside each other. One that cannot be read is noted; a store that fails ends it.
@@ -213,9 +218,8 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         tree: &Tree,
     ) -> Result<Option<String>, FilesError> {
         let bytes = render_manifest(files, tree);
-        if *tree != Tree::default() {
-            self.put(&tree_key(&bytes), render_tree(tree)).await?;
-        }
+        // An empty one too: without it nothing would be known of directories and links.
+        self.put(&tree_key(&bytes), render_tree(tree)).await?;
         if let Some(etag) = &remote.etag {
             let prefix = format!("{}/", self.case());
             let there = super::remote::read_manifest(self.objects, &prefix).await?;

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use super::{FilesError, LANES, Work};
 use crate::model::{
-    Base, CaseName, LocalKind, ManifestEntry, RelPath, Remote, Scan, Sha256, Tree, UserName,
+    Base, CaseName, LocalKind, ManifestEntry, RelPath, Remote, Scan, Sha256, UserName,
 };
 use crate::sync::{
     BadManifest, FILES, MANIFEST, MANIFESTS, MAX_BYTES, parse_bare, parse_manifest, parse_tree,
@@ -54,7 +54,7 @@ fn of_base(base: &Base) -> Remote {
         };
         (path.clone(), row)
     });
-    Remote { etag: base.etag.clone(), files: files.collect(), tree: base.tree.clone() }
+    Remote { etag: base.etag.clone(), files: files.collect(), tree: Some(base.tree.clone()) }
 }
 
 /// The manifest's bytes; `None` if it is proven not to be there.
@@ -109,8 +109,8 @@ async fn of_manifest<O: Objects>(
     let files = parse_manifest(&bytes).map_err(|why| invalid(prefix, MANIFEST, why))?;
     let key = tree_key(&bytes);
     let tree = match read(objects, prefix, &key).await? {
-        Some((_, bytes)) => parse_tree(&bytes).map_err(|why| invalid(prefix, &key, why))?,
-        None => Tree::default(),
+        Some((_, bytes)) => Some(parse_tree(&bytes).map_err(|why| invalid(prefix, &key, why))?),
+        None => None,
     };
     Ok(Remote { etag: Some(meta.etag), files, tree })
 }
@@ -140,7 +140,7 @@ async fn of_listing<O: Objects>(
     if missing > 0 {
         return gone(format!("{missing} known files are not in the listing either"));
     }
-    Ok(Remote { etag: None, files, tree: Tree::default() })
+    Ok(Remote { etag: None, files, tree: None })
 }
 
 impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {

@@ -4,4 +4,5 @@
 mod cuts;
 mod home;
 mod hydration;
+mod trees;
 mod two_sides;

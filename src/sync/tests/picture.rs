@@ -6,7 +6,7 @@ use expect_test::{Expect, expect};
 
 use crate::model::{
     Base, BaseEntry, LocalEntry, LocalKind, ManifestEntry, RelPath, Remote, Scan, SkipReason,
-    Stamp, Timestamp, UserName,
+    Stamp, Timestamp, Tree, UserName,
 };
 use crate::sync::{Context, diff, stub_text, sum};
 
@@ -34,14 +34,20 @@ struct World {
 fn world(text: &str) -> World {
     let mut world = World { base: None, scan: Scan::default(), remote: Remote::default() };
     world.remote.etag = Some("e".to_owned());
+    let mut tree = Tree::default();
+    let mut tree_known = true;
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
             ["base"] => world.base = Some(Base::default()),
+            ["there", "no-tree"] => tree_known = false,
             ["base", at, ref what @ ..] => {
                 let base = world.base.get_or_insert_default();
                 match what {
                     ["dir"] => drop(base.tree.directories.insert(path(at), 0o755)),
+                    ["link", to] => {
+                        base.tree.symlinks.insert(path(at), (*to).to_owned());
+                    }
                     ["lazy", word] => drop(base.files.insert(path(at), entry(at, word, false))),
                     [word] => drop(base.files.insert(path(at), entry(at, word, true))),
                     _ => panic!("{line}"),
@@ -49,16 +55,18 @@ fn world(text: &str) -> World {
             }
             ["here", at, ref what @ ..] => here(&mut world.scan, at, what),
             ["there", at, ref what @ ..] => match what {
-                ["dir"] => drop(world.remote.tree.directories.insert(path(at), 0o755)),
-                ["link", to] => {
-                    world.remote.tree.symlinks.insert(path(at), (*to).to_owned());
+                ["dir"] => drop(tree.directories.insert(path(at), 0o755)),
+                ["dir", mode] => {
+                    tree.directories.insert(path(at), u32::from_str_radix(mode, 8).unwrap());
                 }
+                ["link", to] => drop(tree.symlinks.insert(path(at), (*to).to_owned())),
                 [word] => drop(world.remote.files.insert(path(at), row(at, word))),
                 _ => panic!("{line}"),
             },
             _ => panic!("{line}"),
         }
     }
+    world.remote.tree = tree_known.then_some(tree);
     world
 }
 
@@ -86,7 +94,7 @@ fn row(at: &str, word: &str) -> ManifestEntry {
 
 fn here(scan: &mut Scan, at: &str, what: &[&str]) {
     let kind = match what {
-        ["dir"] => LocalKind::Directory,
+        ["dir", ..] => LocalKind::Directory,
         ["link", to] => LocalKind::Symlink((*to).to_owned()),
         ["placeholder"] => LocalKind::Placeholder,
         ["fifo"] => return drop(scan.skipped.insert(path(at), SkipReason::Special)),
@@ -103,7 +111,11 @@ fn here(scan: &mut Scan, at: &str, what: &[&str]) {
         }
         _ => panic!("{what:?}"),
     };
-    let mode = if kind == LocalKind::Directory { 0o755 } else { 0o644 };
+    let mode = match what {
+        ["dir", mode] => u32::from_str_radix(mode, 8).unwrap(),
+        ["dir"] => 0o755,
+        _ => 0o644,
+    };
     scan.entries.insert(path(at), LocalEntry { kind, mode });
 }
 
@@ -427,6 +439,79 @@ fn directories_and_links_come_unless_they_were_removed_here() {
             make the directory `new`
             make the directory `under`
             make the link `l`
+        "#]],
+    );
+}
+
+#[test]
+fn directories_and_links_that_were_deleted_there_go_here() {
+    check(
+        "base old dir
+         here old dir
+         base old/deeper dir
+         here old/deeper dir
+         base l link a
+         here l link a
+         base full dir
+         here full dir
+         here full/mine x
+         base special dir
+         here special dir
+         here special/pipe fifo",
+        expect![[r#"
+            upload `full/mine` (1 bytes)
+            remove the link `l`
+            remove the directory `old` if it is empty
+            remove the directory `old/deeper` if it is empty
+        "#]],
+    );
+}
+
+#[test]
+fn a_manifest_without_a_tree_says_nothing_of_directories_and_links() {
+    check(
+        "there no-tree
+         base old dir
+         here old dir
+         base l link a
+         here l link a",
+        expect![""],
+    );
+}
+
+#[test]
+fn a_directory_or_link_that_changed_on_one_side_changes_on_the_other() {
+    check(
+        "base mine dir
+         here mine dir 700
+         there mine dir
+         base theirs dir
+         here theirs dir
+         there theirs dir 700
+         here standard dir
+         there standard dir 750
+         base l link a
+         here l link a
+         there l link b
+         base m link a
+         here m link b
+         there m link a",
+        expect![[r#"
+            remove the link `l`
+            set the mode of the directory `standard` to 0750
+            set the mode of the directory `theirs` to 0700
+            make the link `l`
+        "#]],
+    );
+}
+
+#[test]
+fn without_a_base_the_stores_mode_and_time_are_taken() {
+    check(
+        "here .gitkeep x#300
+         there .gitkeep x#100",
+        expect![[r#"
+            set mode and time of `.gitkeep` (mode 0644)
         "#]],
     );
 }

@@ -140,7 +140,7 @@ fn apply(plan: &Plan, here: &mut Side, remote: &mut Remote, base: &mut Base) {
             Change::Lazy { .. } => unreachable!("nothing is lazy here"),
         }
     }
-    remote.tree = plan.tree.clone();
+    remote.tree = Some(plan.tree.clone());
     *base = Base { etag: None, files, tree: plan.tree.clone() };
 }
 

@@ -11,12 +11,12 @@ use tokio::io::AsyncReadExt as _;
 
 use crate::model::{
     Base, CaseName, Container, ContainerDetail, ContainerId, PullPolicy, RelPath, Resources, Scan,
-    Sha256, Space, Stamp, Tree, Uid, Usage, UserName, WorkspaceSeen, WorkspaceSpec,
+    Sha256, Space, Stamp, Tree, TreeChange, Uid, Usage, UserName, WorkspaceSeen, WorkspaceSpec,
 };
 use crate::world::{
     Body, Contents, CreateRequest, Engine, EngineError, EngineErrorKind, EngineInfo, EventStream,
     Expect, FileSpec, Image, Ledger, LedgerError, LogStream, ObjectMeta, Objects, Place, Probe,
-    ProbeOutcome, ScanMode, StoreError, StoreErrorKind, Swap, WorkspaceError, WorkspaceErrorKind,
+    ProbeOutcome, ScanMode, Trashed, StoreError, StoreErrorKind, Swap, WorkspaceError, WorkspaceErrorKind,
     Workspaces, Write,
 };
 
@@ -249,6 +249,10 @@ impl<D: Objects> Objects for Weathered<D> {
         let call = Box::pin(async move { door.delete(&name).await });
         self.life.remote("delete", key, STORE, call, store("delete", key)).await
     }
+
+    async fn is_conditional(&self) -> Result<bool, StoreError> {
+        self.door.is_conditional().await
+    }
 }
 
 /// One call to the own disk.
@@ -300,6 +304,10 @@ impl<D: Workspaces> Workspaces for Weathered<D> {
         owner: (u32, u32),
     ) -> Result<(), WorkspaceError> {
         touch!(self, "make tree", at(place), self.door.ensure_tree(place, tree, owner))
+    }
+
+    async fn change_tree(&self, place: &Place, change: &TreeChange) -> Result<(), WorkspaceError> {
+        touch!(self, "change tree", at(place), self.door.change_tree(place, change))
     }
 
     async fn scan(
@@ -370,7 +378,7 @@ impl<D: Workspaces> Workspaces for Weathered<D> {
         touch!(self, "empty trash", uid, self.door.empty_trash(uid))
     }
 
-    async fn list_trash(&self) -> Result<BTreeMap<Uid, i64>, WorkspaceError> {
+    async fn list_trash(&self) -> Result<Vec<Trashed>, WorkspaceError> {
         touch!(self, "list trash", "", self.door.list_trash())
     }
 

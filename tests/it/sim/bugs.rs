@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use docket::model::{
     Base, CaseName, Container, ContainerDetail, ContainerId, ContainerState, LocalEntry, LocalKind,
-    PullPolicy, RelPath, Resources, Scan, Sha256, Space, Stamp, Tree, Uid, Usage, UserName,
+    PullPolicy, RelPath, Resources, Scan, Sha256, Space, Stamp, Tree, TreeChange, Uid, Usage, UserName,
     WorkspaceSeen, WorkspaceSpec,
 };
 use docket::testing::disk::MemoryDisk;
@@ -19,7 +19,7 @@ use docket::testing::memory::MemoryLedger;
 use docket::testing::store::MemoryStore;
 use docket::world::{
     Body, Contents, CreateRequest, Engine, EngineError, EngineInfo, EventStream, Expect, FileSpec,
-    Image, Ledger, LedgerError, LogStream, ObjectMeta, Objects, Place, ScanMode, StoreError,
+    Image, Ledger, LedgerError, LogStream, ObjectMeta, Objects, Place, ScanMode, Trashed, StoreError,
     StoreErrorKind, Swap, WorkspaceError, Workspaces, Write,
 };
 
@@ -289,6 +289,10 @@ impl Workspaces for BuggyDisk {
         self.door.ensure_tree(place, tree, owner).await
     }
 
+    async fn change_tree(&self, place: &Place, change: &TreeChange) -> Result<(), WorkspaceError> {
+        self.door.change_tree(place, change).await
+    }
+
     async fn scan(
         &self,
         place: &Place,
@@ -363,7 +367,7 @@ impl Workspaces for BuggyDisk {
         self.door.empty_trash(uid).await
     }
 
-    async fn list_trash(&self) -> Result<BTreeMap<Uid, i64>, WorkspaceError> {
+    async fn list_trash(&self) -> Result<Vec<Trashed>, WorkspaceError> {
         self.door.list_trash().await
     }
 

@@ -136,8 +136,8 @@ async fn a_swap_whose_answer_is_lost_is_found_out() {
     home.write("a", "two!");
     let swap = {
         store.calls();
-        // head, put, get of the old manifest, its copy, swap
-        store.fail(Some(4), true);
+        // head, put, its tree, get of the old manifest, its copy, swap
+        store.fail(Some(5), true);
         home.try_sync(ScanMode::Quick).await
     };
     assert_eq!(store.calls().last().unwrap(), "swap ann/one/manifest.json");
