@@ -13,12 +13,17 @@
 //! 4. A row whose content is not here (lazy) was not deleted by being absent.
 
 mod diff;
+mod history;
 mod keys;
 mod manifest;
 mod stub;
 mod tree;
 
 pub use diff::{Change, Context, Emptied, Plan, diff, diff_emptied, lazy_entry};
+pub use history::{
+    Aged, Difference, NoReturn, NoState, Own, garbage, has_manifest, old_manifests, pick, put_back,
+    split_key, state_of,
+};
 pub use keys::{
     BadKey, FILES, MANIFEST, MANIFESTS, TREES, bare_path, check_key, conflict_path, kept_manifest,
     key_candidates, tree_key,

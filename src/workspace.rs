@@ -48,8 +48,8 @@ use tokio::sync::Semaphore;
 
 use self::beneath::{Fault, open_dir};
 use crate::model::{
-    Base, CaseName, RelPath, Scan, Sha256, Space, Stamp, Tree, TreeChange, Uid, UserName, WorkspaceSeen,
-    WorkspaceSpec, escape_bytes,
+    Base, CaseName, RelPath, Scan, Sha256, Space, Stamp, Tree, TreeChange, Uid, UserName,
+    WorkspaceSeen, WorkspaceSpec, escape_bytes,
 };
 use crate::world::{
     Body, Expect, FileSpec, Place, ScanMode, Trashed, WorkspaceError, WorkspaceErrorKind,

@@ -14,6 +14,7 @@
 
 mod come;
 mod commit;
+mod history;
 mod remote;
 mod tell;
 
@@ -24,13 +25,14 @@ use crate::model::{
     Tree, WorkspaceSpec,
 };
 use crate::plan::{MinFree, NoRoom};
-use crate::sync::{BadManifest, Context, Emptied, Plan, diff};
+use crate::sync::{BadManifest, Context, Emptied, Plan, diff, diff_emptied};
 use crate::workspace::{BadGlob, Excludes};
 use crate::world::{
     Clock, Objects, Place, ScanMode, StoreError, StoreErrorKind, WorkspaceError,
     WorkspaceErrorKind, Workspaces,
 };
 
+pub use history::{Holds, PutBack, RestoreError, StateSeen, history};
 pub use remote::load_remote;
 
 /// Scans in a row for files that change while they are read.
@@ -202,6 +204,8 @@ struct Work<'a, W, O, C> {
     /// `minFree`: nothing comes that would leave less.
     floor: MinFree,
     excludes: Excludes,
+    /// The manifest may be empty: somebody asked for that.
+    emptied: bool,
 }
 
 /// What came of the effects of one round.
@@ -239,8 +243,54 @@ pub async fn sync<W: Workspaces, O: Objects, C: Clock>(
     mode: ScanMode,
 ) -> Result<Found, FilesError> {
     let excludes = Excludes::new(&spec.sync_exclude)?;
-    let work = Work { workspaces, objects, clock, place, spec, owner, floor, excludes };
+    let emptied = false;
+    let work = Work { workspaces, objects, clock, place, spec, owner, floor, excludes, emptied };
     work.sync(base, mode).await
+}
+
+/// As [`sync`] after a [`put_back`]: the store's manifest is followed even if it is empty.
+///
+/// # Errors
+/// As [`sync`].
+#[expect(clippy::too_many_arguments, reason = "the doors, the session, its index")]
+pub async fn sync_restored<W: Workspaces, O: Objects, C: Clock>(
+    workspaces: &W,
+    objects: &O,
+    clock: &C,
+    place: &Place,
+    spec: &WorkspaceSpec,
+    owner: (u32, u32),
+    floor: MinFree,
+    base: Option<&Base>,
+) -> Result<Found, FilesError> {
+    let excludes = Excludes::new(&spec.sync_exclude)?;
+    let emptied = true;
+    let work = Work { workspaces, objects, clock, place, spec, owner, floor, excludes, emptied };
+    work.sync(base, ScanMode::Quick).await
+}
+
+/// Makes an earlier state (by its id, the beginning of it, or a moment) the current one in the
+/// store; with a path only what it has there, beside what is there now. The workspace follows by
+/// [`sync_restored`].
+///
+/// # Errors
+/// [`RestoreError`]: nothing was changed.
+#[expect(clippy::too_many_arguments, reason = "the doors, the session, what is asked")]
+pub async fn put_back<W: Workspaces, O: Objects, C: Clock>(
+    workspaces: &W,
+    objects: &O,
+    clock: &C,
+    place: &Place,
+    spec: &WorkspaceSpec,
+    owner: (u32, u32),
+    floor: MinFree,
+    at: &str,
+    path: Option<&RelPath>,
+) -> Result<PutBack, RestoreError> {
+    let excludes = Excludes::new(&spec.sync_exclude).map_err(FilesError::from)?;
+    let emptied = true;
+    let work = Work { workspaces, objects, clock, place, spec, owner, floor, excludes, emptied };
+    work.put_back(at, path).await
 }
 
 /// Fetches what must be there before the start, smallest first, and notes the rest as lazy.
@@ -261,7 +311,8 @@ pub async fn hydrate<W: Workspaces, O: Objects, C: Clock>(
     base: Option<&Base>,
 ) -> Result<Found, FilesError> {
     let excludes = Excludes::new(&spec.sync_exclude)?;
-    let work = Work { workspaces, objects, clock, place, spec, owner, floor, excludes };
+    let emptied = false;
+    let work = Work { workspaces, objects, clock, place, spec, owner, floor, excludes, emptied };
     work.hydrate(base, come::Wanted::Eager, &|_| ()).await
 }
 
@@ -283,7 +334,8 @@ pub async fn hydrate_paths<W: Workspaces, O: Objects, C: Clock>(
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Found, FilesError> {
     let excludes = Excludes::new(&spec.sync_exclude)?;
-    let work = Work { workspaces, objects, clock, place, spec, owner, floor, excludes };
+    let emptied = false;
+    let work = Work { workspaces, objects, clock, place, spec, owner, floor, excludes, emptied };
     work.hydrate(base, come::Wanted::Paths(paths), progress).await
 }
 
@@ -352,6 +404,9 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
             excluded: &|path| self.excludes.covers(path),
             stubs: true,
         };
+        if self.emptied {
+            return Ok(diff_emptied(base, scan, remote, &context));
+        }
         diff(base, scan, remote, &context)
             .map_err(|why| FilesError::Emptied { case: self.case(), why })
     }

@@ -542,9 +542,8 @@ impl Work<'_> {
         let base = &self.base.tree;
         let remote = self.remote.tree.as_ref().unwrap_or(base);
         let unseen = |path: &RelPath| self.is_unseen(path);
-        let occupied = |path: &RelPath| {
-            tree::beneath(&files, path) || tree::beneath(&self.scan.skipped, path)
-        };
+        let occupied =
+            |path: &RelPath| tree::beneath(&files, path) || tree::beneath(&self.scan.skipped, path);
         let sides = tree::Sides { base, local: &local, remote };
         let (mut next, mut unmake) = tree::merge(&sides, unseen, occupied);
         tree::without_collisions(&mut next, &files, |path| self.plan.stubs.contains_key(path));

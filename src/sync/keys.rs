@@ -11,6 +11,9 @@ pub const TREES: &str = "trees/";
 /// Where contents are kept.
 pub const FILES: &str = "files/";
 
+/// Where contents of long paths are kept.
+pub(super) const LONG: &str = "long/";
+
 /// Longest key docket chooses, relative to the case. S3 takes 1,024 bytes with the prefix.
 const LONGEST_KEY: usize = 900;
 /// Longest component docket chooses. A directory takes 255.
@@ -73,8 +76,8 @@ pub fn key_candidates(path: &RelPath, sum: Sha256) -> Vec<String> {
     let mut keys = vec![
         format!("{FILES}{text}@{short}"),
         format!("{FILES}{text}@{hex}"),
-        format!("long/{hashed}@{short}"),
-        format!("long/{hashed}@{hex}"),
+        format!("{LONG}{hashed}@{short}"),
+        format!("{LONG}{hashed}@{hex}"),
     ];
     keys.retain(|key| {
         key.len() <= LONGEST_KEY && key.split('/').all(|part| part.len() <= LONGEST_PART)
@@ -93,10 +96,10 @@ pub fn tree_key(manifest: &[u8]) -> String {
     format!("{TREES}{}.json", super::sum(manifest).hex())
 }
 
-/// Where a replaced manifest is kept.
+/// Where a replaced manifest is kept: its time is when it was written.
 pub fn kept_manifest(now: Timestamp, etag: &str) -> String {
     let etag: String = etag.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
-    format!("{MANIFESTS}{}-{etag}.json", now.format("%Y-%m-%dT%H-%M-%S%.3fZ"))
+    format!("{MANIFESTS}{}-{etag}.json", now.format(super::history::TIME))
 }
 
 /// `name (conflict USER 2026-11-23T20-04-10Z).ext` beside `path`; with ` 2`, ` 3` behind the time

@@ -95,9 +95,8 @@ pub(super) fn merge(
     // What is in a directory sorts after it: from the end on, its inside is decided before it.
     for path in union(&local.directories, &remote.directories).into_iter().rev() {
         let (here, there) = (local.directories.get(path), remote.directories.get(path));
-        let needed = || {
-            occupied(path) || beneath(&next.directories, path) || beneath(&next.symlinks, path)
-        };
+        let needed =
+            || occupied(path) || beneath(&next.directories, path) || beneath(&next.symlinks, path);
         let mode = match fate(base.directories.get(path), here, there, true) {
             Fate::Stays(mode) => Some(mode),
             Fate::Follows(mode) => {

@@ -4,8 +4,8 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, FileType, Mode, RenameFlags, fchmod, fstat, readlinkat, unlinkat};
 use rustix::fs::renameat_with;
+use rustix::fs::{AtFlags, FileType, Mode, RenameFlags, fchmod, fstat, readlinkat, unlinkat};
 use rustix::io::Errno;
 
 use super::Inner;

@@ -5,8 +5,8 @@ use std::future::Future;
 use std::path::PathBuf;
 
 use crate::model::{
-    Base, CaseName, RelPath, Scan, Sha256, Space, Stamp, Tree, TreeChange, Uid, UserName, WorkspaceId,
-    WorkspaceSeen, WorkspaceSpec,
+    Base, CaseName, RelPath, Scan, Sha256, Space, Stamp, Tree, TreeChange, Uid, UserName,
+    WorkspaceId, WorkspaceSeen, WorkspaceSpec,
 };
 
 use super::Body;

@@ -211,7 +211,7 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
     }
 
     /// Swaps the manifest for these files and this tree. Its new ETag; `None`: somebody else did.
-    async fn commit(
+    pub(super) async fn commit(
         &self,
         remote: &Remote,
         files: &BTreeMap<RelPath, ManifestEntry>,

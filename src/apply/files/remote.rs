@@ -37,7 +37,7 @@ pub async fn load_remote<O: Objects>(
         }
     }
     match read_manifest(objects, &prefix).await? {
-        Some((meta, bytes)) => of_manifest(objects, &prefix, meta, bytes).await,
+        Some((meta, bytes)) => of_bytes(objects, &prefix, MANIFEST, meta, &bytes).await,
         None => of_listing(objects, &prefix, base).await,
     }
 }
@@ -65,7 +65,7 @@ pub(super) async fn read_manifest<O: Objects>(
     read(objects, prefix, MANIFEST).await
 }
 
-async fn read<O: Objects>(
+pub(super) async fn read<O: Objects>(
     objects: &O,
     prefix: &str,
     key: &str,
@@ -100,14 +100,16 @@ fn broken(operation: &'static str, key: &str, error: &std::io::Error) -> StoreEr
     StoreError { kind: StoreErrorKind::Unavailable, operation, key: key.to_owned(), message }
 }
 
-async fn of_manifest<O: Objects>(
+/// What a manifest's bytes say, with its tree.
+pub(super) async fn of_bytes<O: Objects>(
     objects: &O,
     prefix: &str,
+    key: &str,
     meta: ObjectMeta,
-    bytes: Vec<u8>,
+    bytes: &[u8],
 ) -> Result<Remote, FilesError> {
-    let files = parse_manifest(&bytes).map_err(|why| invalid(prefix, MANIFEST, why))?;
-    let key = tree_key(&bytes);
+    let files = parse_manifest(bytes).map_err(|why| invalid(prefix, key, why))?;
+    let key = tree_key(bytes);
     let tree = match read(objects, prefix, &key).await? {
         Some((_, bytes)) => Some(parse_tree(&bytes).map_err(|why| invalid(prefix, &key, why))?),
         None => None,

@@ -1,6 +1,5 @@
 //! Every door in the weather. Deadlines are those of the real doors.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,8 +15,8 @@ use crate::model::{
 use crate::world::{
     Body, Contents, CreateRequest, Engine, EngineError, EngineErrorKind, EngineInfo, EventStream,
     Expect, FileSpec, Image, Ledger, LedgerError, LogStream, ObjectMeta, Objects, Place, Probe,
-    ProbeOutcome, ScanMode, Trashed, StoreError, StoreErrorKind, Swap, WorkspaceError, WorkspaceErrorKind,
-    Workspaces, Write,
+    ProbeOutcome, ScanMode, StoreError, StoreErrorKind, Swap, Trashed, WorkspaceError,
+    WorkspaceErrorKind, Workspaces, Write,
 };
 
 use super::{Life, Loss};

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use docket::model::{
     Base, CaseName, Container, ContainerDetail, ContainerId, ContainerState, LocalEntry, LocalKind,
-    PullPolicy, RelPath, Resources, Scan, Sha256, Space, Stamp, Tree, TreeChange, Uid, Usage, UserName,
-    WorkspaceSeen, WorkspaceSpec,
+    PullPolicy, RelPath, Resources, Scan, Sha256, Space, Stamp, Tree, TreeChange, Uid, Usage,
+    UserName, WorkspaceSeen, WorkspaceSpec,
 };
 use docket::testing::disk::MemoryDisk;
 use docket::testing::engine::FakeEngine;
@@ -19,8 +19,8 @@ use docket::testing::memory::MemoryLedger;
 use docket::testing::store::MemoryStore;
 use docket::world::{
     Body, Contents, CreateRequest, Engine, EngineError, EngineInfo, EventStream, Expect, FileSpec,
-    Image, Ledger, LedgerError, LogStream, ObjectMeta, Objects, Place, ScanMode, Trashed, StoreError,
-    StoreErrorKind, Swap, WorkspaceError, Workspaces, Write,
+    Image, Ledger, LedgerError, LogStream, ObjectMeta, Objects, Place, ScanMode, StoreError,
+    StoreErrorKind, Swap, Trashed, WorkspaceError, Workspaces, Write,
 };
 
 /// A mistake that must not go unseen.
