@@ -1,7 +1,6 @@
 //! Bugs to be planted, each a door that lies in the way the mistake would: the suite must see
 //! every one of them.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
