@@ -151,7 +151,7 @@ impl Context {
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    let arguments: Vec<_> = std::env::args_os().collect();
+    let arguments = crate::config::joined(std::env::args_os().collect());
     let typed = match Typed::try_parse_from(&arguments) {
         Ok(typed) => typed,
         Err(error) => return usage(&error, arguments.get(1).and_then(|word| word.to_str())),

@@ -25,7 +25,7 @@ use crate::model::{Bounds, ContainerPrefix, Identity, Installation};
 use crate::operator::PruneGuard;
 use crate::plan::{MinFree, Policy};
 
-pub use flags::Flags;
+pub use flags::{Flags, joined};
 pub use keys::{KEYS, Key, Kind, variables};
 
 /// Name of the file that is looked for where docket is started.

@@ -27,7 +27,7 @@ mod wire;
 
 pub use complain::Complaint;
 pub use fingerprint::fingerprint;
-pub use parse::{FILE_MAX, Format, parse_as, parse_file};
+pub use parse::{FILE_MAX, Format, parse_as, parse_file, place_of};
 pub use resolve::resolve;
 pub use schema::{ObjectKind, schema};
 pub use sources::{SourceFile, Sources, read_source};

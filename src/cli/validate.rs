@@ -1,14 +1,15 @@
 //! `docket validate FILE...`: files checked as the operator would, without one.
 //!
 //! A session is merged with its class and checked against the limits if the class is among the
-//! files; where it is not, that is said and only the session's own text is checked.
+//! files; where it is not, that is said and only the session's own text is checked. A class is
+//! checked as any session of it would be.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::config::{Config, Flags};
-use crate::model::{ClassName, ClassObject, SessionName, SessionObject};
-use crate::spec::{Object, parse_file, resolve};
+use crate::model::{Bounds, ClassName, ClassObject, SessionName, SessionObject};
+use crate::spec::{Located, Object, parse_file, place_of, resolve};
 
 use super::exit::{Code, Failure};
 use super::output::clean;
@@ -26,7 +27,7 @@ pub(super) struct Validate {
 /// What was found in a set of files.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    /// `file:line:column: message`, or `file: message` where no place is known.
+    /// `file:line:column: message`, or `file: message` of a file that cannot be read.
     pub complaints: Vec<String>,
     /// What could not be checked.
     pub remarks: Vec<String>,
@@ -53,56 +54,113 @@ pub(super) fn run(context: &Context, asked: &Validate) -> Result<Code, Failure> 
     Ok(Code::Input)
 }
 
+/// An object with where it stands.
+struct Placed<'a, T> {
+    file: &'a str,
+    text: &'a str,
+    document: usize,
+    object: T,
+}
+
+impl<T> Placed<'_, T> {
+    /// Line and column of a field, and whether it is written there.
+    fn place(&self, field: &str) -> (usize, usize, bool) {
+        place_of(self.file, self.text, self.document, field)
+    }
+
+    fn complaint(&self, field: &str, message: &str) -> String {
+        let (line, column, _) = self.place(field);
+        format!("{}:{line}:{column}: {message}", self.file)
+    }
+}
+
 /// Checks files as if they were all there is.
 pub(super) fn check(files: &[(String, String)], config: &Config) -> Found {
     let mut found = Found::default();
-    let mut sessions: Vec<(String, SessionObject)> = Vec::new();
-    let mut classes: BTreeMap<ClassName, (String, ClassObject)> = BTreeMap::new();
+    let mut sessions: Vec<Placed<'_, SessionObject>> = Vec::new();
+    let mut classes: BTreeMap<ClassName, Placed<'_, ClassObject>> = BTreeMap::new();
     for (file, text) in files {
         let parsed = parse_file(file, text.as_bytes());
         found.complaints.extend(parsed.complaints.iter().map(ToString::to_string));
-        for located in parsed.objects {
-            match located.object {
-                Object::Session(session) => sessions.push((file.clone(), session)),
-                Object::Class(class) => {
-                    let name = class.name.clone();
-                    if let Some((other, _)) = classes.insert(name.clone(), (file.clone(), class)) {
-                        found.complaints.push(format!("{file}: class `{name}` is also in {other}"));
+        for Located { object, document } in parsed.objects {
+            match object {
+                Object::Session(object) => sessions.push(Placed { file, text, document, object }),
+                Object::Class(object) => {
+                    let name = object.name.clone();
+                    let class = Placed { file, text, document, object };
+                    if let Some(other) = classes.get(&name) {
+                        let message = format!("class `{name}` is also in {}", other.file);
+                        found.complaints.push(class.complaint("metadata.name", &message));
+                    } else {
+                        classes.insert(name, class);
                     }
                 }
             }
         }
     }
     duplicates(&mut found, &sessions);
-    for (file, session) in &sessions {
-        let Some((_, class)) = classes.get(&session.class) else {
+    let bounds = config.bounds();
+    for class in classes.values() {
+        found.complaints.extend(alone(class, &bounds));
+    }
+    for session in &sessions {
+        let object = &session.object;
+        let Some(class) = classes.get(&object.class) else {
             found.remarks.push(format!(
-                "{file}: class `{}` is not among the files: `{}` was not checked against it",
-                session.class, session.name
+                "{}: class `{}` is not among the files: `{}` was not checked against it",
+                session.file, object.class, object.name
             ));
             continue;
         };
-        if let Err(refused) = resolve(session, class, &config.bounds()) {
-            let named = refused.iter().map(|r| format!("{file}: {}: {}", session.name, r.message));
-            found.complaints.extend(named);
+        let Err(refused) = resolve(object, &class.object, &bounds) else { continue };
+        for refusal in refused {
+            let field = field_of(&refusal.message);
+            let told = match (session.place(field).2, class.place(field).2) {
+                (false, true) => class.complaint(field, &refusal.message),
+                _ => session.complaint(field, &format!("{}: {}", object.name, refusal.message)),
+            };
+            if !found.complaints.contains(&told) {
+                found.complaints.push(told);
+            }
         }
     }
     found
 }
 
-fn duplicates(found: &mut Found, sessions: &[(String, SessionObject)]) {
+/// What is wrong with a class for any session of it.
+fn alone(class: &Placed<'_, ClassObject>, bounds: &Bounds) -> Vec<String> {
+    let text = format!(
+        "{{apiVersion: docket.dev/v1, kind: Session, spec: {{user: a, case: a, class: {}}}}}",
+        class.object.name
+    );
+    let any = parse_file("any.yaml", text.as_bytes());
+    let Some(Located { object: Object::Session(any), .. }) = any.objects.first() else {
+        return Vec::new();
+    };
+    let refused = resolve(any, &class.object, bounds).err().unwrap_or_default();
+    refused.iter().map(|r| class.complaint(field_of(&r.message), &r.message)).collect()
+}
+
+/// The field that a refusal begins with.
+fn field_of(message: &str) -> &str {
+    let field = message.split(": ").next().unwrap_or_default();
+    if field.starts_with("spec.") { field } else { "spec" }
+}
+
+fn duplicates(found: &mut Found, sessions: &[Placed<'_, SessionObject>]) {
     let mut names: BTreeMap<&SessionName, &str> = BTreeMap::new();
     let mut places = BTreeMap::new();
-    for (file, session) in sessions {
-        if let Some(other) = names.insert(&session.name, file) {
-            let name = &session.name;
-            found.complaints.push(format!("{file}: session `{name}` is also in {other}"));
-        } else if let Some(other) = places.insert((&session.user, &session.case), &session.name) {
-            let (user, case) = (&session.user, &session.case);
-            found.complaints.push(format!(
-                "{file}: {}: user `{user}` and case `{case}` are session `{other}`'s already",
-                session.name
-            ));
+    for session in sessions {
+        let object = &session.object;
+        let (name, user, case) = (&object.name, &object.user, &object.case);
+        if let Some(other) = names.get(name) {
+            let message = format!("session `{name}` is also in {other}");
+            found.complaints.push(session.complaint("metadata.name", &message));
+        } else if let Some(other) = places.insert((user, case), name) {
+            let message =
+                format!("{name}: user `{user}` and case `{case}` are session `{other}`'s already");
+            found.complaints.push(session.complaint("spec.case", &message));
         }
+        names.entry(name).or_insert(session.file);
     }
 }

@@ -15,6 +15,11 @@ type Found = Vec<(&'static Key, Raw)>;
 pub(super) fn parse(file: &str, text: &str) -> Result<Found, ConfigError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut found = Vec::new();
+    // Nothing, or comments only: not even a null for the parser.
+    let says = |line: &str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+    if !text.lines().any(says) {
+        return Ok(found);
+    }
     let deserializer = serde_yaml::Deserializer::from_str(text);
     match (Section { path: String::new(), found: &mut found }).deserialize(deserializer) {
         Ok(()) => Ok(found),

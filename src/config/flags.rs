@@ -1,6 +1,7 @@
 //! The keys as flags: `--tick 5s`, `--allow.dockerSocket`.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
@@ -27,6 +28,27 @@ fn all() -> impl Iterator<Item = Arg> {
                 .default_missing_value("true"),
         }
     })
+}
+
+/// `--allow.dockerSocket false` as `--allow.dockerSocket=false`: a switch may stand alone, so clap
+/// takes a word behind it for something else.
+pub fn joined(arguments: Vec<OsString>) -> Vec<OsString> {
+    let is_switch = |word: &OsString| {
+        let name = word.to_str().and_then(|word| word.strip_prefix("--"));
+        let key = name.and_then(super::keys::find);
+        key.is_some_and(|key| matches!(key.kind, Kind::Switch))
+    };
+    let mut joined: Vec<OsString> = Vec::with_capacity(arguments.len());
+    for word in arguments {
+        match joined.last_mut() {
+            Some(before) if (word == "true" || word == "false") && is_switch(before) => {
+                before.push("=");
+                before.push(word);
+            }
+            _ => joined.push(word),
+        }
+    }
+    joined
 }
 
 impl Args for Flags {

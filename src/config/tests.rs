@@ -53,6 +53,14 @@ fn without_a_file_everything_is_as_documented() {
 }
 
 #[test]
+fn a_file_that_says_nothing_changes_nothing() {
+    for text in ["", "\n\n", "# all as it is\n", "---\n", "---\n# nothing\n...\n"] {
+        let config = load(Some(text), &[], &[]).unwrap();
+        assert_eq!(config.tick, Duration::from_secs(5), "{text:?}");
+    }
+}
+
+#[test]
 fn the_documented_file_is_the_default() {
     let text = r#"
 specs: specs
@@ -238,4 +246,12 @@ fn a_store_is_a_directory_or_a_bucket() {
     for bad in ["s3://", "s3://a b", "s3://b/../c", "/plain", "file:"] {
         assert!(store(bad).is_err(), "{bad}");
     }
+}
+
+#[test]
+fn a_switch_takes_its_value_with_a_space_too() {
+    let joined = |words: &[&str]| super::joined(words.iter().map(Into::into).collect());
+    let words = ["run", "--s3.pathStyle", "false", "--allow.dockerSocket", "--tick", "5s", "true"];
+    let expected = ["run", "--s3.pathStyle=false", "--allow.dockerSocket", "--tick", "5s", "true"];
+    assert_eq!(joined(&words), expected);
 }

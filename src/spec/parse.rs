@@ -5,8 +5,9 @@
 //!    typed form (whose errors carry line and column), and as plain JSON to keep.
 
 use serde::Deserialize;
-use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use sha2::{Digest, Sha256};
+use std::cell::Cell;
 use std::fmt;
 
 use super::complain::{Complaint, message_of};
@@ -44,6 +45,56 @@ pub fn parse_as(path_shown: &str, text: &[u8], format: Format) -> Parsed {
         reader.complain(line, column, message);
     }
     reader.parsed
+}
+
+/// Where a field of a document stands, e.g. `spec.container.image` of the document 0: line and
+/// column of its value, and whether it is there; if not, of the map where it would be.
+pub fn place_of(path_shown: &str, text: &str, document: usize, field: &str) -> (usize, usize, bool) {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let json = path_shown.ends_with(".json").then(|| as_yaml(text).ok()).flatten();
+    let text = json.as_deref().unwrap_or(text);
+    let parts: Vec<&str> = field.split('.').collect();
+    let found = Cell::new(false);
+    let seek = Seek { parts: &parts, found: &found };
+    let document = serde_yaml::Deserializer::from_str(text).nth(document);
+    let place = document.and_then(|document| seek.deserialize(document).err()?.location());
+    place.map_or((1, 1, false), |place| (place.line(), place.column(), found.get()))
+}
+
+/// Fails on purpose where a field stands: only the parser's errors know line and column.
+struct Seek<'a> {
+    parts: &'a [&'a str],
+    found: &'a Cell<bool>,
+}
+
+impl<'de> DeserializeSeed<'de> for Seek<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        self.found.set(self.parts.is_empty());
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Seek<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("to be elsewhere")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
+        if let [first, rest @ ..] = self.parts {
+            while let Some(key) = access.next_key::<serde_yaml::Value>()? {
+                if key.as_str() == Some(first) {
+                    access.next_value_seed(Seek { parts: rest, found: self.found })?;
+                } else {
+                    access.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Err(de::Error::custom("here"))
+    }
 }
 
 struct Reader<'a> {

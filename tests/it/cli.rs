@@ -670,10 +670,23 @@ fn files_are_validated_without_an_operator() {
     assert!(talk.starts_with("typo.yaml:7:3: unknown field `clas`"), "{talk}");
     assert!(out.is_empty(), "{out}");
     let (_, talk) = ended(&docket(&["validate", "over.yaml", "class.yaml"]), 2);
-    assert!(talk.starts_with("over.yaml: three: ") && talk.contains("64Gi"), "{talk}");
+    let place = "over.yaml:7:36: three: spec.container.resources.memory: 64Gi";
+    assert!(talk.starts_with(place), "{talk}");
     write("again.yaml", &session("one", ""));
     let (_, talk) = ended(&docket(&["validate", "."]), 2);
-    assert!(talk.contains("session `one` is also in "), "{talk}");
+    assert!(talk.contains("./good.yaml:3:18: session `one` is also in ./again.yaml"), "{talk}");
+    // A class alone is held against what is allowed, and what is wrong in it is told once.
+    write(
+        "loose.yaml",
+        "apiVersion: docket.dev/v1\nkind: SessionClass\nmetadata: {name: default}\n\
+         spec:\n  container:\n    image: x\n    security: {dockerSocket: true}\n",
+    );
+    for files in [&["loose.yaml"][..], &["loose.yaml", "good.yaml"]] {
+        let (_, talk) = ended(&docket(&[&["validate"], files].concat()), 2);
+        assert!(talk.starts_with("loose.yaml:7:30: spec.container.security.dockerSocket: "), "{talk}");
+        assert_eq!(talk.lines().count(), 1, "{talk}");
+        ended(&docket(&[&["validate", "--allow.dockerSocket", "true"], files].concat()), 0);
+    }
     ended(&docket(&["validate", "none.yaml"]), 2);
 }
 
