@@ -12,6 +12,7 @@
 mod asks;
 pub mod handle;
 mod health;
+mod idle;
 mod pass;
 mod publish;
 mod start;
@@ -38,6 +39,7 @@ use crate::world::{Clock, Engine, EngineEvent, Ledger, Objects, Probe, Workspace
 
 use handle::{Ask, Handle, Snapshot};
 use health::Prober;
+use idle::Idler;
 pub use start::{Rebuilt, rebuild};
 pub use wants::{PruneGuard, SourceFile, Sources};
 
@@ -81,6 +83,8 @@ enum Inner {
     Looked { name: SessionName, one: One, began: Instant },
     /// A main runner is done.
     Ran { name: SessionName, ran: Ran, one: One },
+    /// A container showed a sign of use.
+    Used { name: SessionName, id: ContainerId, started_at: Option<Timestamp> },
     /// A background sync is done.
     Synced { name: SessionName, error: Option<String> },
     /// What a prober knows changed.
@@ -122,6 +126,7 @@ struct Live {
     /// Not planned before (a loop that spins is slowed down).
     not_before: Option<Instant>,
     prober: Option<Prober>,
+    idler: Option<Idler>,
 }
 
 /// The operator.
@@ -304,6 +309,15 @@ where
             }
             Inner::Ran { name, ran, one } => self.ran(&name, &ran, one),
             Inner::Synced { name, error } => self.synced(&name, error),
+            Inner::Used { name, id, started_at } => {
+                let live = self.live.get_mut(&name);
+                if let Some(idler) = live.and_then(|live| live.idler.as_mut())
+                    && (&idler.watched.id, idler.watched.started_at) == (&id, started_at)
+                {
+                    idler.used_at = Instant::now();
+                    self.dirty.insert(name);
+                }
+            }
             Inner::Health { name, id, started_at, health } => {
                 let Some(live) = self.live.get_mut(&name) else { return };
                 let Some(prober) = &mut live.prober else { return };

@@ -10,6 +10,7 @@
 
 mod container;
 mod end;
+mod idle;
 mod keep;
 #[cfg(feature = "testing")]
 pub mod planted;
@@ -29,6 +30,7 @@ use crate::model::{
 };
 
 pub use container::{classify_end, expected_hash};
+pub use idle::{Sight, is_use, look_every};
 pub use room::{MinFree, NoRoom, Room};
 pub use scarce::Scarce;
 
@@ -116,6 +118,8 @@ pub struct Session {
     pub health: Health,
     /// For how long (monotonic) that start has been probed.
     pub probed_for: Duration,
+    /// For how long (monotonic) its running container has shown no sign of use.
+    pub idle_for: Duration,
     /// A hint that files changed, or that somebody asked for a sync.
     pub sync_asked: bool,
     /// When a sync was last begun, whatever came of it.
@@ -362,6 +366,7 @@ fn admit(input: &Input<'_>, scarce: &mut Scarce, first: Applied, source: Source)
         workspace: Look::Known(None),
         health: Health::Unknown,
         probed_for: Duration::ZERO,
+        idle_for: Duration::ZERO,
         sync_asked: false,
         sync_tried: None,
     };

@@ -601,6 +601,7 @@ fn unseen() -> Session {
         workspace: crate::model::Look::Known(None),
         health: crate::model::Health::Unknown,
         probed_for: std::time::Duration::ZERO,
+        idle_for: std::time::Duration::ZERO,
         sync_asked: false,
         sync_tried: None,
     }

@@ -43,6 +43,9 @@ where
         if self.dirty.is_empty() {
             return;
         }
+        // Whatever changed may have moved the queue.
+        let queued = self.live.iter().filter(|(_, live)| live.plan.queue.is_some());
+        self.dirty.extend(queued.map(|(name, _)| name.clone()));
         let dirty = std::mem::take(&mut self.dirty);
         for name in &dirty {
             self.refresh(name);
@@ -79,6 +82,7 @@ where
             containers
         };
         self.tend_prober(name);
+        self.tend_idler(name);
     }
 
     /// The steps that runners take right now.

@@ -136,6 +136,7 @@ where
                 workspace: Look::Unknown("it was not looked at yet".to_owned()),
                 health: Health::Unknown,
                 probed_for: Duration::ZERO,
+                idle_for: Duration::ZERO,
                 sync_asked: false,
                 sync_tried: None,
             },
@@ -157,6 +158,7 @@ where
             repeats: 0,
             not_before: None,
             prober: None,
+            idler: None,
         })
     }
 }

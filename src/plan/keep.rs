@@ -34,7 +34,11 @@ pub(super) fn keep(view: &View<'_>, scarce: &mut Scarce) -> SessionPlan {
         Lifecycle::Expired(reason) => {
             steps(Phase::Stopped, format!("{reason}"), vec![Action::Retire { reason }])
         }
-        Lifecycle::Running => running(view, scarce, &own),
+        Lifecycle::Running => {
+            let mut plan = running(view, scarce, &own);
+            wake_at_its_end(view, &mut plan);
+            plan
+        }
     };
     add_background_sync(view, &mut plan);
     plan
@@ -86,7 +90,24 @@ fn lifecycle(view: &View<'_>, scarce: &mut Scarce) -> Lifecycle {
     if !age.is_zero() && over.is_some_and(|over| over <= view.now()) && scarce.take_expiry() {
         return Lifecycle::Expired(Reason::Expired);
     }
+    let quiet = record.applied.resolved.lifetime.idle_timeout;
+    if !quiet.is_zero() && view.one.idle_for >= quiet && scarce.take_expiry() {
+        return Lifecycle::Expired(Reason::Idle);
+    }
     Lifecycle::Running
+}
+
+/// When its lifetime may be over, if nothing happens until then.
+fn wake_at_its_end(view: &View<'_>, plan: &mut SessionPlan) {
+    let lifetime = view.record.applied.resolved.lifetime;
+    if !lifetime.max_age.is_zero() {
+        let since = view.record.active_since;
+        wake(plan, since.and_then(|since| since.checked_add_signed(delta(lifetime.max_age))));
+    }
+    if !lifetime.idle_timeout.is_zero() && !view.one.idle_for.is_zero() {
+        let left = lifetime.idle_timeout.saturating_sub(view.one.idle_for);
+        wake(plan, view.now().checked_add_signed(delta(left)));
+    }
 }
 
 /// A `std` duration as chrono has it; what does not fit is for ever.

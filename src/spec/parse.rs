@@ -49,7 +49,12 @@ pub fn parse_as(path_shown: &str, text: &[u8], format: Format) -> Parsed {
 
 /// Where a field of a document stands, e.g. `spec.container.image` of the document 0: line and
 /// column of its value, and whether it is there; if not, of the map where it would be.
-pub fn place_of(path_shown: &str, text: &str, document: usize, field: &str) -> (usize, usize, bool) {
+pub fn place_of(
+    path_shown: &str,
+    text: &str,
+    document: usize,
+    field: &str,
+) -> (usize, usize, bool) {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let json = path_shown.ends_with(".json").then(|| as_yaml(text).ok()).flatten();
     let text = json.as_deref().unwrap_or(text);

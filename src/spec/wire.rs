@@ -352,7 +352,8 @@ section!(
     LifetimeSection {
         /// Since admission or the last start. Default: 0s.
         max_age: Option<Span<true>>,
-        /// Since the last sign of use. Default: 0s.
+        /// Since the last sign of use: traffic beyond docket's own probes, 5 % of a core, or a file
+        /// of the workspace that changed. Default: 0s.
         idle_timeout: Option<Span<true>>,
     }
 );

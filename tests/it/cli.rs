@@ -670,7 +670,7 @@ fn files_are_validated_without_an_operator() {
     assert!(talk.starts_with("typo.yaml:7:3: unknown field `clas`"), "{talk}");
     assert!(out.is_empty(), "{out}");
     let (_, talk) = ended(&docket(&["validate", "over.yaml", "class.yaml"]), 2);
-    let place = "over.yaml:7:36: three: spec.container.resources.memory: 64Gi";
+    let place = "over.yaml:7:35: three: spec.container.resources.memory: 64Gi";
     assert!(talk.starts_with(place), "{talk}");
     write("again.yaml", &session("one", ""));
     let (_, talk) = ended(&docket(&["validate", "."]), 2);
@@ -683,7 +683,10 @@ fn files_are_validated_without_an_operator() {
     );
     for files in [&["loose.yaml"][..], &["loose.yaml", "good.yaml"]] {
         let (_, talk) = ended(&docket(&[&["validate"], files].concat()), 2);
-        assert!(talk.starts_with("loose.yaml:7:30: spec.container.security.dockerSocket: "), "{talk}");
+        assert!(
+            talk.starts_with("loose.yaml:7:30: spec.container.security.dockerSocket: "),
+            "{talk}"
+        );
         assert_eq!(talk.lines().count(), 1, "{talk}");
         ended(&docket(&[&["validate", "--allow.dockerSocket", "true"], files].concat()), 0);
     }

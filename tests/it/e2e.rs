@@ -6,6 +6,7 @@ mod disk;
 mod drift;
 mod faults;
 mod life;
+mod promises;
 mod proxy;
 mod rig;
 mod seed;

@@ -202,6 +202,32 @@ fn a_suspended_session_is_left_alone_and_its_edits_are_stored() {
 }
 
 #[test]
+fn an_idle_container_is_ended_and_one_in_use_is_not() {
+    check(
+        "class     idletimeout=60
+         want      ann-one
+         record    ann-one port=8001 attempt=1 ready=11:50:00
+         container ann-one running attempt=1 port=8001 passing idle=60
+         want      bob-two
+         record    bob-two port=8002 attempt=1 ready=11:50:00
+         container bob-two running attempt=1 port=8002 passing idle=59
+         want      cid-three
+         record    cid-three port=8003 attempt=1 retired=Idle
+         container cid-three running attempt=1 port=8003 passing",
+        expect![[r#"
+            ann-one is Stopped: Idle
+              end its lifetime (Idle)
+            bob-two is Running
+            cid-three is Stopped: Idle
+              sync files before the stop
+              stop container c1 within 10s (Requested)
+              sync files by checksum
+              remove container 1 c1
+        "#]],
+    );
+}
+
+#[test]
 fn max_age_ends_the_container_and_keeps_the_rest() {
     check(
         "class maxage=3600

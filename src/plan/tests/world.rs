@@ -13,7 +13,7 @@
 //! gone      ann-one
 //! record    ann-one bare | port=8001 attempt=1 ready=11:50:00 fail=Run*3:Error@11:59:00+60 ...
 //! workspace ann-one missing | replaced | unseen
-//! container ann-one running attempt=1 port=8001 passing | failing=3 probed=30 exit=1 ...
+//! container ann-one running attempt=1 port=8001 passing | failing=3 probed=30 idle=60 exit=1 ...
 //! ```
 
 use std::collections::BTreeMap;
@@ -166,7 +166,10 @@ pub(crate) fn resolved(session: &str, own: &Words, class: &Words) -> Resolved {
             reset_after: seconds("reset", 600),
         },
         workspace: workspace_spec(&words),
-        lifetime: Lifetime { max_age: seconds("maxage", 0), idle_timeout: Duration::ZERO },
+        lifetime: Lifetime {
+            max_age: seconds("maxage", 0),
+            idle_timeout: seconds("idletimeout", 0),
+        },
         update: update_spec(&words),
     }
 }
@@ -556,6 +559,7 @@ fn watch(one: &mut Session, words: &Words) {
         one.health = Health::Failing { count, message: "connection refused".to_owned() };
     }
     one.probed_for = words.seconds("probed").unwrap_or_default();
+    one.idle_for = words.seconds("idle").unwrap_or_default();
 }
 
 pub(crate) fn want(session: &str, own: &Words, class: &Words) -> Want {
@@ -575,6 +579,7 @@ pub(crate) fn nothing_known() -> Session {
         workspace: Look::Known(None),
         health: Health::Unknown,
         probed_for: Duration::ZERO,
+        idle_for: Duration::ZERO,
         sync_asked: false,
         sync_tried: None,
     }
