@@ -72,8 +72,12 @@ where
                     })
                     .await;
                 });
-                let _task = AbortOnDropHandle::new(task);
-                live.idler = Some(Idler { watched, used_at: Instant::now(), files, _task });
+                live.idler = Some(Idler {
+                    watched,
+                    used_at: Instant::now(),
+                    files,
+                    _task: AbortOnDropHandle::new(task),
+                });
             }
         }
         let idle_for = live.idler.as_ref().map(|idler| idler.used_at.elapsed());

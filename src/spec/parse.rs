@@ -56,7 +56,8 @@ pub fn place_of(
     field: &str,
 ) -> (usize, usize, bool) {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let json = path_shown.ends_with(".json").then(|| as_yaml(text).ok()).flatten();
+    let is_json = matches!(path_shown.rsplit_once('.'), Some((_, "json")));
+    let json = is_json.then(|| as_yaml(text).ok()).flatten();
     let text = json.as_deref().unwrap_or(text);
     let parts: Vec<&str> = field.split('.').collect();
     let found = Cell::new(false);
