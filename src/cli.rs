@@ -14,8 +14,10 @@ mod events;
 mod exit;
 mod explain;
 mod files;
+mod gate;
 mod get;
 mod input;
+mod lazy;
 mod local;
 mod logs;
 mod output;
@@ -121,6 +123,9 @@ enum Command {
     Completions(completions::Completions),
     /// Print the manual page
     Man,
+    /// Hold opens of placeholders back; the operator starts it
+    #[command(hide = true)]
+    Gate(gate::Gate),
 }
 
 /// What every command is given.
@@ -160,6 +165,7 @@ pub fn main() -> ExitCode {
     let context = Context { out: Out::new(typed.global.no_color), global: typed.global };
     let ended = match typed.command {
         Command::Run(command) => run::run(&context, &command),
+        Command::Gate(command) => gate::run(&command),
         command => in_runtime(&context, command),
     };
     let code = match ended {
@@ -221,6 +227,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<Code, Failure> 
         Command::Token => token::run(context),
         Command::Completions(command) => completions::run(context, &command),
         Command::Man => completions::man(context),
+        Command::Gate(command) => gate::run(&command),
     }
 }
 

@@ -13,6 +13,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod docker;
+pub mod gate;
 pub mod ledger;
 pub mod model;
 pub mod objects;

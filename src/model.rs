@@ -5,6 +5,7 @@
 mod action;
 mod condition;
 mod file;
+mod lazy;
 mod name;
 mod observed;
 mod record;
@@ -13,6 +14,7 @@ mod spec;
 pub use action::*;
 pub use condition::*;
 pub use file::*;
+pub use lazy::*;
 pub use name::*;
 pub use observed::*;
 pub use record::*;

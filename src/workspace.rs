@@ -20,7 +20,9 @@
 )]
 
 mod beneath;
+mod fill;
 mod flush;
+mod lazy;
 mod lock;
 mod notes;
 mod place;
@@ -34,13 +36,15 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use fill::{FillError, fill, inode_of, space_of, stub_of};
+pub use lazy::{CANARY, Canary};
 pub use scan::{BadGlob, Excludes};
 
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use rustix::fs::{Mode, OFlags, fchmod, fstat, mkdirat};
 use rustix::io::Errno;
@@ -48,12 +52,12 @@ use tokio::sync::Semaphore;
 
 use self::beneath::{Fault, open_dir};
 use crate::model::{
-    Base, CaseName, RelPath, Scan, Sha256, Space, Stamp, Tree, TreeChange, Uid, UserName,
+    Base, CaseName, LazyMode, RelPath, Scan, Sha256, Space, Stamp, Tree, TreeChange, Uid, UserName,
     WorkspaceSeen, WorkspaceSpec, escape_bytes,
 };
 use crate::world::{
-    Body, Expect, FileSpec, Place, ScanMode, Trashed, WorkspaceError, WorkspaceErrorKind,
-    Workspaces,
+    Body, Expect, FileSpec, Place, Placeholder, ScanMode, Trashed, WorkspaceError,
+    WorkspaceErrorKind, Workspaces,
 };
 
 /// Short calls at a time.
@@ -116,6 +120,8 @@ struct Inner {
     /// Makes names in `staging` unique in this process; it is swept when the root is opened.
     counter: AtomicU64,
     notes_turn: Mutex<()>,
+    /// How large files come, once that is found out.
+    lazy: OnceLock<lazy::Lazy>,
     /// Held as long as anything uses the root.
     _lock: OwnedFd,
 }
@@ -174,6 +180,7 @@ impl Inner {
             records: own(&docket, "records")?,
             counter: AtomicU64::new(0),
             notes_turn: Mutex::new(()),
+            lazy: OnceLock::new(),
             _lock: lock,
             docket,
             root_fd,
@@ -359,7 +366,8 @@ impl Workspaces for Local {
         mode: ScanMode,
     ) -> Result<Scan, WorkspaceError> {
         let about = About::place("scan", place);
-        let rules = match scan::Rules::new(spec, mode) {
+        let meeting = lazy::Meeting::of(&self.inner, place);
+        let rules = match scan::Rules::new(spec, mode, meeting) {
             Ok(rules) => rules,
             Err(bad) => return Err(about.error(Fault::new(WorkspaceErrorKind::Io, bad))),
         };
@@ -491,6 +499,31 @@ impl Workspaces for Local {
 
     async fn notes(&self) -> Result<Vec<(Uid, Vec<u8>)>, WorkspaceError> {
         self.slow(About::own("read", "the record copies"), |inner| inner.notes()).await
+    }
+
+    fn lazy(&self) -> LazyMode {
+        lazy::mode(&self.inner)
+    }
+
+    async fn place(
+        &self,
+        place: &Place,
+        files: Vec<Placeholder>,
+    ) -> Result<Vec<Result<(), WorkspaceError>>, WorkspaceError> {
+        let about = About::place("place placeholders in", place);
+        let place = place.clone();
+        self.slow(about, move |inner| inner.place_all(&place, files)).await
+    }
+
+    async fn open(&self, place: &Place, path: &RelPath) -> Result<Option<Stamp>, WorkspaceError> {
+        let about = About::file("open", place, path);
+        let (place, path) = (place.clone(), path.clone());
+        // Not in a lane: it waits for the store.
+        let inner = Arc::clone(&self.inner);
+        let opening = tokio::task::spawn_blocking(move || inner.open_lazy(&place, &path));
+        let ended =
+            opening.await.unwrap_or_else(|error| Err(Fault::new(WorkspaceErrorKind::Io, error)));
+        ended.map_err(|fault| about.error(fault))
     }
 
     async fn space(&self) -> Result<Space, WorkspaceError> {

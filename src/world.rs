@@ -5,12 +5,14 @@
 
 mod engine;
 mod ledger;
+mod marks;
 mod objects;
 mod probe;
 mod workspaces;
 
 pub use engine::*;
 pub use ledger::*;
+pub use marks::*;
 pub use objects::*;
 pub use probe::*;
 pub use workspaces::*;

@@ -15,17 +15,18 @@
 mod come;
 mod commit;
 mod history;
+mod large;
 mod remote;
 mod tell;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
-    Base, BaseEntry, FileState, FilesSeen, ManifestEntry, RelPath, Remote, Scan, SkipReason, Stamp,
-    Tree, WorkspaceSpec,
+    Base, BaseEntry, FileState, FilesSeen, LargeFiles, LazyMode, ManifestEntry, RelPath, Remote,
+    Scan, SkipReason, Stamp, Tree, WorkspaceSpec,
 };
 use crate::plan::{MinFree, NoRoom};
-use crate::sync::{BadManifest, Context, Emptied, Plan, diff, diff_emptied};
+use crate::sync::{BadManifest, Context, Emptied, Plan, diff, diff_emptied, lazy_entry};
 use crate::workspace::{BadGlob, Excludes};
 use crate::world::{
     Clock, Objects, Place, ScanMode, StoreError, StoreErrorKind, WorkspaceError,
@@ -206,6 +207,8 @@ struct Work<'a, W, O, C> {
     excludes: Excludes,
     /// The manifest may be empty: somebody asked for that.
     emptied: bool,
+    /// Large files come when they are opened: placeholders stand for them, else stubs.
+    opens: bool,
 }
 
 /// What came of the effects of one round.
@@ -244,7 +247,9 @@ pub async fn sync<W: Workspaces, O: Objects, C: Clock>(
 ) -> Result<Found, FilesError> {
     let excludes = Excludes::new(&spec.sync_exclude)?;
     let emptied = false;
-    let work = Work { workspaces, objects, clock, place, spec, owner, floor, excludes, emptied };
+    let opens = opens(workspaces, spec);
+    let work =
+        Work { workspaces, objects, clock, place, spec, owner, floor, excludes, emptied, opens };
     work.sync(base, mode).await
 }
 
@@ -265,7 +270,9 @@ pub async fn sync_restored<W: Workspaces, O: Objects, C: Clock>(
 ) -> Result<Found, FilesError> {
     let excludes = Excludes::new(&spec.sync_exclude)?;
     let emptied = true;
-    let work = Work { workspaces, objects, clock, place, spec, owner, floor, excludes, emptied };
+    let opens = opens(workspaces, spec);
+    let work =
+        Work { workspaces, objects, clock, place, spec, owner, floor, excludes, emptied, opens };
     work.sync(base, ScanMode::Quick).await
 }
 
@@ -289,7 +296,9 @@ pub async fn put_back<W: Workspaces, O: Objects, C: Clock>(
 ) -> Result<PutBack, RestoreError> {
     let excludes = Excludes::new(&spec.sync_exclude).map_err(FilesError::from)?;
     let emptied = true;
-    let work = Work { workspaces, objects, clock, place, spec, owner, floor, excludes, emptied };
+    let opens = opens(workspaces, spec);
+    let work =
+        Work { workspaces, objects, clock, place, spec, owner, floor, excludes, emptied, opens };
     work.put_back(at, path).await
 }
 
@@ -312,7 +321,9 @@ pub async fn hydrate<W: Workspaces, O: Objects, C: Clock>(
 ) -> Result<Found, FilesError> {
     let excludes = Excludes::new(&spec.sync_exclude)?;
     let emptied = false;
-    let work = Work { workspaces, objects, clock, place, spec, owner, floor, excludes, emptied };
+    let opens = opens(workspaces, spec);
+    let work =
+        Work { workspaces, objects, clock, place, spec, owner, floor, excludes, emptied, opens };
     work.hydrate(base, come::Wanted::Eager, &|_| ()).await
 }
 
@@ -335,8 +346,15 @@ pub async fn hydrate_paths<W: Workspaces, O: Objects, C: Clock>(
 ) -> Result<Found, FilesError> {
     let excludes = Excludes::new(&spec.sync_exclude)?;
     let emptied = false;
-    let work = Work { workspaces, objects, clock, place, spec, owner, floor, excludes, emptied };
+    let opens = opens(workspaces, spec);
+    let work =
+        Work { workspaces, objects, clock, place, spec, owner, floor, excludes, emptied, opens };
     work.hydrate(base, come::Wanted::Paths(paths), progress).await
+}
+
+/// Whether large files come when they are opened.
+fn opens<W: Workspaces>(workspaces: &W, spec: &WorkspaceSpec) -> bool {
+    spec.files.large == LargeFiles::OnAccess && workspaces.lazy() == LazyMode::OnAccess
 }
 
 impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
@@ -386,10 +404,20 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         let mut remote = load_remote(self.objects, user, case, base).await?;
         let nothing = Base::default();
         let known = base.unwrap_or(&nothing);
-        let scan = self.workspaces.scan(self.place, self.spec, known, mode).await?;
         self.fill_sizes(&mut remote).await?;
-        self.fill_sums(&mut remote, &scan, known).await?;
-        let plan = self.plan(base, &scan, &remote)?;
+        let mut unopened = Vec::new();
+        let (scan, mut plan) = loop {
+            let scan = self.workspaces.scan(self.place, self.spec, known, mode).await?;
+            self.fill_sums(&mut remote, &scan, known).await?;
+            let plan = self.plan(base, &scan, &remote)?;
+            if !self.open_first(&plan, &mut unopened).await {
+                break (scan, plan);
+            }
+        };
+        for (path, error) in unopened {
+            tracing::debug!(%path, %error, "a changed placeholder stays");
+            plan.held.insert(path, "a changed placeholder whose content does not come");
+        }
         if !plan.changes.is_empty() {
             tracing::debug!(case = %self.case(), plan = %plan, "sync");
         }
@@ -402,7 +430,7 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
             now: self.clock.now(),
             lazy: &|size| self.is_lazy(size),
             excluded: &|path| self.excludes.covers(path),
-            stubs: true,
+            stubs: !self.opens,
         };
         if self.emptied {
             return Ok(diff_emptied(base, scan, remote, &context));
@@ -413,7 +441,7 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
 
     fn is_lazy(&self, size: u64) -> bool {
         let files = &self.spec.files;
-        files.large != crate::model::LargeFiles::Eager && size >= files.eager_below
+        files.large != LargeFiles::Eager && size >= files.eager_below
     }
 
     /// `user/case`, for people and as the prefix of keys.
@@ -503,7 +531,13 @@ fn entry_of(row: &ManifestEntry, sha256: crate::model::Sha256, stamp: Stamp) -> 
         mtime_ns: row.mtime_ns.unwrap_or(stamp.mtime_ns),
         storage_key: row.storage_key.clone(),
         stamp: Some(stamp),
+        placed: false,
     }
+}
+
+/// The base of a row whose placeholder stands here.
+fn placed_entry(row: &ManifestEntry) -> BaseEntry {
+    BaseEntry { placed: true, ..lazy_entry(row) }
 }
 
 /// What a file gets whose row does not say.

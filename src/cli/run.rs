@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Guard, Reading, ServeError, Token};
-use crate::apply::{Doors, Lanes};
+use crate::apply::{Doors, Failures, IsShort, Lanes};
 use crate::clock::WallClock;
 use crate::config::{Config, Flags, HttpRead, LogFormat, Store as Named, Surroundings};
 use crate::docker::{Docker, DockerConfig};
@@ -118,6 +118,12 @@ async fn start(config: &Config, shutdown: &CancellationToken) -> Result<Running,
         .map_err(Failure::failed)?;
     let workspaces = Local::open_as(&config.workspaces, &about)
         .map_err(|error| Failure::failed(chain(&error)))?;
+    let objects = Arc::new(store(config)?);
+    let min_free = config.min_free;
+    let is_short: IsShort = Arc::new(move |space| min_free.is_short(space));
+    let _gate =
+        super::lazy::begin(&workspaces, Arc::clone(&objects), is_short, Failures::default())
+            .await?;
     let ledger = Sled::open(&config.state).map_err(|error| Failure::failed(chain(&error)))?;
     let contents = ledger.load().await.map_err(|error| Failure::failed(chain(&error)))?;
     if let Some(rebuilt) = &contents.rebuilt {
@@ -128,7 +134,7 @@ async fn start(config: &Config, shutdown: &CancellationToken) -> Result<Running,
         .map_err(|error| Failure::failed(chain(&error)))?;
     let doors = Doors {
         engine,
-        objects: store(config)?,
+        objects,
         workspaces,
         book,
         clock: WallClock,

@@ -42,6 +42,7 @@ fn base(files: usize) -> Base {
             mtime_ns: 1_700_000_000_123_456_789,
             storage_key: format!("files/{path}@0123456789ab"),
             stamp: None,
+            placed: false,
         };
         (path, entry)
     };

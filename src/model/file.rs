@@ -237,6 +237,9 @@ pub struct BaseEntry {
     pub storage_key: String,
     /// The local file's stamp when it held exactly this content; `None`: not here (lazy).
     pub stamp: Option<Stamp>,
+    /// Not here, and a placeholder was put in its place: that one gone, the file was deleted.
+    #[serde(default)]
+    pub placed: bool,
 }
 
 /// The last commit both sides agreed on.
@@ -281,7 +284,13 @@ pub enum LocalKind {
         stamp: Stamp,
     },
     /// A placeholder of a file that was not fetched.
-    Placeholder,
+    Placeholder {
+        /// What it stands for, without its mode; `None`: a content of another case, or it cannot
+        /// be told.
+        row: Option<ManifestEntry>,
+        /// Its size or time is not as it was placed: somebody changed it.
+        altered: bool,
+    },
     /// A directory.
     Directory,
     /// A symlink with its target as [`escape_bytes`] text; never followed.

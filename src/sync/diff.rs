@@ -9,7 +9,7 @@ use crate::model::{
 };
 
 use super::keys::conflict_path;
-use super::stub::{stub_of, stub_text};
+use super::stub::{stub_of, stub_path, stub_text};
 use super::{sum, tree};
 
 /// What the diff must know besides the three sides.
@@ -22,8 +22,8 @@ pub struct Context<'a> {
     pub lazy: &'a dyn Fn(u64) -> bool,
     /// Whether this path, its parents asked before it, is never synced.
     pub excluded: &'a dyn Fn(&RelPath) -> bool,
-    /// What is lazy is absent here, a stub at most, so absence is no deletion. Without: a
-    /// placeholder stands for it, and its absence is one.
+    /// What is lazy is absent here, a stub at most, so absence is no deletion. Without: where a
+    /// placeholder was put in its place, its absence is one.
     pub stubs: bool,
 }
 
@@ -92,6 +92,14 @@ pub enum Change {
         /// Modification time to be.
         mtime_ns: i64,
     },
+    /// A placeholder stands here under a name or with a mode that the store does not know: the
+    /// row goes with it.
+    Carry {
+        /// The row as it will be.
+        row: ManifestEntry,
+    },
+    /// Deleted there: the placeholder here goes.
+    Unplace,
     /// Changed on both sides: the file here gets another name, under which it is uploaded, and
     /// the row's contents come here.
     MoveAside {
@@ -113,6 +121,10 @@ pub struct Plan {
     pub agreed: BTreeMap<RelPath, BaseEntry>,
     /// Rows that cannot come here, and why.
     pub held: BTreeMap<RelPath, &'static str>,
+    /// Where placeholders stand.
+    pub placeholders: BTreeSet<RelPath>,
+    /// Placeholders that must be filled before anything can be said of them.
+    pub open: BTreeSet<RelPath>,
     /// Stubs that stand for nothing any more.
     pub stale_stubs: BTreeMap<RelPath, Stamp>,
     /// Stubs here, so that they are not taken for the tenant's files.
@@ -169,11 +181,8 @@ fn decide(
 ) -> (Plan, usize) {
     let nothing = Base::default();
     let base = base.unwrap_or(&nothing);
-    let moved = scan.entries.iter().any(|(path, entry)| {
-        entry.kind == LocalKind::Placeholder && !base.files.contains_key(path)
-    });
     let plan = Plan::default();
-    let mut work = Work { base, scan, remote, context, plan, lost: 0, moved };
+    let mut work = Work { base, scan, remote, context, plan, lost: 0 };
     work.find_stubs();
     let paths: BTreeSet<&RelPath> =
         base.files.keys().chain(scan.entries.keys()).chain(remote.files.keys()).collect();
@@ -202,8 +211,6 @@ struct Work<'a> {
     plan: Plan,
     /// Files that go here because the store has them no more.
     lost: usize,
-    /// A placeholder at a path that nobody knows was renamed: then no absent one was deleted.
-    moved: bool,
 }
 
 impl Work<'_> {
@@ -235,13 +242,22 @@ impl Work<'_> {
             return;
         }
         let entry = self.scan.entries.get(path).filter(|_| !self.plan.stubs.contains_key(path));
+        if entry.is_some_and(|entry| matches!(entry.kind, LocalKind::Placeholder { .. })) {
+            self.plan.placeholders.insert(path.clone());
+        }
         match entry.map(|entry| (&entry.kind, entry.mode)) {
             None => self.nothing_here(path, base, row),
             Some((LocalKind::File { sha256: Some(sha256), stamp }, mode)) => {
                 self.file_here(path, Here { sha256: *sha256, stamp: *stamp, mode }, base, row);
             }
             Some((LocalKind::File { sha256: None, .. }, _)) => self.keep(path, base),
-            Some((LocalKind::Placeholder, _)) => self.placeholder_here(path, base, row),
+            Some((LocalKind::Placeholder { row: Some(own), altered: false }, mode)) => {
+                self.placeholder_here(path, own, mode, base, row);
+            }
+            Some((LocalKind::Placeholder { .. }, _)) => {
+                self.plan.open.insert(path.clone());
+                self.keep(path, base);
+            }
             Some((LocalKind::Directory, _)) => self.directory_here(path, base, row),
             Some((LocalKind::Symlink(_), _)) => self.link_here(path, base, row),
         }
@@ -275,8 +291,9 @@ impl Work<'_> {
         base: Option<&BaseEntry>,
         row: Option<&ManifestEntry>,
     ) {
-        let lazy = base.is_some_and(|b| b.stamp.is_none());
-        let no_deletion = lazy && (self.context.stubs || self.moved);
+        let no_deletion = base.is_some_and(|b| {
+            b.stamp.is_none() && (!b.placed || self.context.stubs || self.has_stub(path))
+        });
         match (base, row) {
             (_, None) => self.lost += usize::from(no_deletion),
             (Some(base), Some(row)) if same_row(base, row) => {
@@ -389,32 +406,55 @@ impl Work<'_> {
                 mtime_ns,
                 storage_key: row.storage_key,
                 stamp: Some(stamp),
+                placed: false,
             };
             self.plan.agreed.insert(path.clone(), agreed);
         }
     }
 
-    /// The file of a placeholder has not been fetched: it is as it was committed.
+    /// Whether a stub stands for it: then nothing else need do so.
+    fn has_stub(&self, path: &RelPath) -> bool {
+        stub_path(path).is_some_and(|at| self.plan.stubs.contains_key(&at))
+    }
+
+    /// A placeholder is the content it stands for, wherever it stands.
     fn placeholder_here(
         &mut self,
         path: &RelPath,
+        own: &ManifestEntry,
+        mode: u32,
         base: Option<&BaseEntry>,
         row: Option<&ManifestEntry>,
     ) {
+        let as_base = base.is_some_and(|base| same_row(base, own));
+        let as_row = row.is_some_and(|row| same_row(&lazy_entry(own), row));
         match (base, row) {
-            (Some(base), Some(row)) if !same_row(base, row) => {
-                self.plan.held.insert(path.clone(), "an older placeholder stands in its place");
-                self.keep(path, Some(base));
+            (_, Some(row)) if as_row => {
+                let known = base.filter(|_| as_base).map_or(row.mode, |base| Some(base.mode));
+                let lazy = BaseEntry { placed: true, ..lazy_entry(row) };
+                if known.is_none_or(|known| known == mode) || Some(mode) == row.mode {
+                    self.plan.agreed.insert(path.clone(), lazy);
+                } else {
+                    self.carry(path, row, mode);
+                }
             }
-            (Some(base), _) => self.keep(path, Some(base)),
-            (None, Some(row)) => {
-                self.plan.agreed.insert(path.clone(), lazy_entry(row));
+            (Some(_), Some(row)) if as_base => self.come(path, row),
+            (Some(_), None) if as_base => {
+                self.lost += 1;
+                self.plan.changes.insert(path.clone(), Change::Unplace);
             }
-            (None, None) => {
-                let why = "a placeholder that was moved: where it came from is not known";
-                self.plan.held.insert(path.clone(), why);
+            (Some(base), Some(row)) if same_row(base, row) => self.carry(path, own, mode),
+            (_, None) => self.carry(path, own, mode),
+            (base, Some(_)) => {
+                self.plan.open.insert(path.clone());
+                self.keep(path, base);
             }
         }
+    }
+
+    fn carry(&mut self, path: &RelPath, row: &ManifestEntry, mode: u32) {
+        let row = ManifestEntry { mode: Some(mode), ..row.clone() };
+        self.plan.changes.insert(path.clone(), Change::Carry { row });
     }
 
     fn directory_here(
@@ -504,7 +544,7 @@ impl Work<'_> {
                 Change::Forget | Change::MoveAside { row: None, .. } => {
                     next.remove(path);
                 }
-                Change::Remove { .. } => (),
+                Change::Remove { .. } | Change::Unplace => (),
                 _ => {
                     next.insert(path.clone());
                 }
@@ -579,6 +619,7 @@ pub fn lazy_entry(row: &ManifestEntry) -> BaseEntry {
         mtime_ns: row.mtime_ns.unwrap_or_default(),
         storage_key: row.storage_key.clone(),
         stamp: None,
+        placed: false,
     }
 }
 
@@ -625,11 +666,16 @@ impl fmt::Display for Plan {
                 Change::SetMeta { mode, .. } => {
                     writeln!(f, "set mode and time of `{path}` (mode {mode:04o})")?;
                 }
+                Change::Carry { .. } => writeln!(f, "carry the placeholder `{path}` along")?,
+                Change::Unplace => writeln!(f, "remove the placeholder `{path}`")?,
                 Change::MoveAside { to, .. } => writeln!(f, "move `{path}` aside to `{to}`")?,
             }
         }
         for (path, why) in &self.held {
             writeln!(f, "hold `{path}`: {why}")?;
+        }
+        for path in &self.open {
+            writeln!(f, "fill the placeholder `{path}` first")?;
         }
         for path in self.stale_stubs.keys() {
             writeln!(f, "remove the stub `{path}`")?;

@@ -15,7 +15,7 @@ pub(super) fn local(scan: &Scan) -> Tree {
             LocalKind::Symlink(target) => {
                 tree.symlinks.insert(path.clone(), target.clone());
             }
-            LocalKind::File { .. } | LocalKind::Placeholder => (),
+            LocalKind::File { .. } | LocalKind::Placeholder { .. } => (),
         }
     }
     tree

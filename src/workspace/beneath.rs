@@ -128,6 +128,17 @@ pub(super) fn is_placeholder(fd: &OwnedFd) -> Result<bool, Errno> {
     }
 }
 
+/// What a placeholder's inode says it stands for; `None`: it is none. Does not open it.
+pub(super) fn stub_value(fd: &OwnedFd) -> Result<Option<Vec<u8>>, Errno> {
+    let mut value = [0u8; 4096];
+    match fs::getxattr(&*own_link(fd), XATTR_STUB, &mut value) {
+        Ok(length) => Ok(Some(value[..length].to_vec())),
+        Err(Errno::RANGE) => Ok(Some(Vec::new())),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// The link's text behind an O_PATH descriptor of a symlink, or at `name` in `dir`.
 pub(super) fn link_text(dir: impl AsFd, name: &[u8]) -> Result<String, Errno> {
     Ok(escape_bytes(fs::readlinkat(dir, name, Vec::new())?.as_bytes()))

@@ -23,9 +23,10 @@ use rustix::time::{ClockId, clock_gettime};
 use sha2::Digest as _;
 
 use super::beneath::{
-    Fault, file_type, is_placeholder, link_text, open_dir, open_path, permissions, reopen,
-    stamp_fd, stamp_of, stat_at,
+    Fault, file_type, link_text, open_dir, open_path, permissions, reopen, stamp_fd, stamp_of,
+    stat_at,
 };
+use super::lazy::Meeting;
 use super::place::is_file;
 use super::read::CHUNK;
 use crate::model::{
@@ -103,11 +104,14 @@ pub(super) struct Rules {
     pub max_file_size: u64,
     pub max_depth: usize,
     pub mode: ScanMode,
+    /// How placeholders are met.
+    pub lazy: Meeting,
 }
 
 impl Rules {
-    pub fn new(spec: &WorkspaceSpec, mode: ScanMode) -> Result<Rules, BadGlob> {
+    pub fn new(spec: &WorkspaceSpec, mode: ScanMode, lazy: Meeting) -> Result<Rules, BadGlob> {
         Ok(Rules {
+            lazy,
             excludes: Excludes::new(&spec.sync_exclude)?,
             max_files: spec.max_files,
             max_file_size: spec.max_file_size,
@@ -458,11 +462,10 @@ impl Reader<'_> {
                 let kind = LocalKind::File { sha256: Some(sum), stamp };
                 Ok(Outcome::Entry(LocalEntry { kind, mode }))
             };
-            if is_placeholder(&entry)? {
-                let kind = LocalKind::Placeholder;
+            let stamp = stamp_of(&stat);
+            if let Some(kind) = self.rules.lazy.look(&entry, stamp)? {
                 return Ok(Outcome::Entry(LocalEntry { kind, mode }));
             }
-            let stamp = stamp_of(&stat);
             if stamp.size > self.rules.max_file_size {
                 return Ok(Outcome::Skip(SkipReason::TooLarge));
             }

@@ -336,6 +336,7 @@ async fn a_quick_scan_trusts_stamps_and_a_checksum_scan_does_not() {
         mtime_ns: stamp.mtime_ns,
         storage_key: "files/f".into(),
         stamp: Some(stamp),
+        placed: false,
     };
     let mut base = Base::default();
     base.files.insert(path("f"), entry);
@@ -400,6 +401,7 @@ async fn a_walk_that_is_cut_claims_nothing_of_what_it_did_not_see() {
                 mtime_ns: 0,
                 storage_key: String::new(),
                 stamp: Some(stamp),
+                placed: false,
             };
             base.files.insert(path.clone(), entry);
         }
@@ -428,7 +430,7 @@ async fn a_placeholder_is_seen_and_never_read() {
     let before = std::fs::metadata(&at).unwrap();
     for mode in [ScanMode::Quick, ScanMode::Checksum] {
         let scan = home.local.scan(&place, &spec(), &Base::default(), mode).await.unwrap();
-        assert_eq!(show(&scan), "lazy 644 Placeholder\n");
+        assert_eq!(show(&scan), "lazy 644 Placeholder { row: None, altered: false }\n");
     }
     let stamp = beneath::stamp_fd(std::fs::File::open(&at).unwrap()).unwrap();
     let read = home.local.read(&place, &path("lazy"), stamp).await;

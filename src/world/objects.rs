@@ -106,3 +106,41 @@ pub trait Objects: Send + Sync + 'static {
     /// Removes an object; absent is success. Only `docket gc` calls this.
     fn delete(&self, key: &str) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
+
+/// A store that several hold is the same store.
+impl<T: Objects> Objects for std::sync::Arc<T> {
+    async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, StoreError> {
+        (**self).head(key).await
+    }
+
+    async fn get(&self, key: &str) -> Result<(ObjectMeta, Body), StoreError> {
+        (**self).get(key).await
+    }
+
+    async fn put_new(
+        &self,
+        key: &str,
+        body: Body,
+        size: u64,
+        sha256: Sha256,
+    ) -> Result<(), StoreError> {
+        (**self).put_new(key, body, size, sha256).await
+    }
+
+    async fn put_if(
+        &self,
+        key: &str,
+        bytes: Vec<u8>,
+        expected: Option<&str>,
+    ) -> Result<Swap, StoreError> {
+        (**self).put_if(key, bytes, expected).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
+        (**self).list(prefix).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        (**self).delete(key).await
+    }
+}

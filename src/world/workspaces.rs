@@ -5,8 +5,8 @@ use std::future::Future;
 use std::path::PathBuf;
 
 use crate::model::{
-    Base, CaseName, RelPath, Scan, Sha256, Space, Stamp, Tree, TreeChange, Uid, UserName,
-    WorkspaceId, WorkspaceSeen, WorkspaceSpec,
+    Base, CaseName, LazyMode, RelPath, Scan, Sha256, Space, Stamp, Stub, Tree, TreeChange, Uid,
+    UserName, WorkspaceId, WorkspaceSeen, WorkspaceSpec,
 };
 
 use super::Body;
@@ -102,6 +102,21 @@ pub struct Trashed {
     pub uid: Option<Uid>,
     /// When it was moved there, nanoseconds since the epoch.
     pub moved_ns: i64,
+}
+
+/// A placeholder to be placed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placeholder {
+    /// Where.
+    pub path: RelPath,
+    /// What it stands for.
+    pub stub: Stub,
+    /// Permission bits; masked with 0o777.
+    pub mode: u32,
+    /// `uid` and `gid` of the file.
+    pub owner: (u32, u32),
+    /// Nothing, or another placeholder, which goes.
+    pub over: bool,
 }
 
 /// The workspaces of this node.
@@ -229,6 +244,40 @@ pub trait Workspaces: Send + Sync + 'static {
     fn drop_note(&self, uid: &Uid) -> impl Future<Output = Result<(), WorkspaceError>> + Send;
     /// Every copy of a record.
     fn notes(&self) -> impl Future<Output = Result<Vec<(Uid, Vec<u8>)>, WorkspaceError>> + Send;
+    /// How large files come here.
+    fn lazy(&self) -> LazyMode {
+        LazyMode::Stub { reason: "placeholders are not known here".to_owned() }
+    }
+    /// Places placeholders, each visible only once it is whole and whoever opens it waits. Parent
+    /// directories are made. What became of each, in their order; all that came about survives
+    /// power loss.
+    fn place(
+        &self,
+        place: &Place,
+        files: Vec<Placeholder>,
+    ) -> impl Future<Output = Result<Vec<Result<(), WorkspaceError>>, WorkspaceError>> + Send {
+        let _ = (place, files);
+        std::future::ready(Err(unknown_here("place")))
+    }
+    /// Opens a placeholder as its tenant would, so that it is filled; its stamp then. `None`: an
+    /// ordinary file, or nothing, is there.
+    fn open(
+        &self,
+        place: &Place,
+        path: &RelPath,
+    ) -> impl Future<Output = Result<Option<Stamp>, WorkspaceError>> + Send {
+        let _ = (place, path);
+        std::future::ready(Err(unknown_here("open")))
+    }
     /// Space left.
     fn space(&self) -> impl Future<Output = Result<Space, WorkspaceError>> + Send;
+}
+
+fn unknown_here(operation: &'static str) -> WorkspaceError {
+    WorkspaceError {
+        kind: WorkspaceErrorKind::Io,
+        operation,
+        path: String::new(),
+        message: "placeholders are not known here".to_owned(),
+    }
 }

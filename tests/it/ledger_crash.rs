@@ -75,6 +75,7 @@ fn base(files: usize) -> Base {
             mtime_ns: 1,
             storage_key: "k".repeat(60),
             stamp: None,
+            placed: false,
         };
         (path, entry)
     };

@@ -44,13 +44,25 @@ impl Wanted<'_> {
 struct Order<'a> {
     path: &'a RelPath,
     row: ManifestEntry,
-    over: Option<Stamp>,
+    how: How,
+}
+
+/// What is done about an order.
+#[derive(Clone, Copy)]
+enum How {
+    /// Its bytes are written in place of what is expected there.
+    Write(Expect),
+    /// Its placeholder is opened.
+    Open,
 }
 
 impl Order<'_> {
     /// Bytes by which the workspace grows when it has come.
     fn growth(&self) -> u64 {
-        let before = self.over.map_or(0, |stamp| stamp.size);
+        let before = match self.how {
+            How::Write(Expect::Stamp(stamp)) => stamp.size,
+            How::Write(Expect::Absent | Expect::Placeholder) | How::Open => 0,
+        };
         self.row.size.unwrap_or_default().saturating_sub(before)
     }
 }
@@ -90,12 +102,13 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         let mut outcome = Outcome::default();
         let orders = self.orders(&plan, wanted);
         let ordered: BTreeSet<&RelPath> = orders.iter().map(|order| order.path).collect();
-        let stubs = lazy_rows(&plan).filter(|(path, _)| !ordered.contains(path)).collect();
+        let waits = |path: &RelPath| self.opens || !ordered.contains(path);
+        let waiting = lazy_rows(&plan).filter(|(path, _)| waits(path)).collect();
         let modes = TreeChange { modes: plan.unmake.modes.clone(), ..TreeChange::default() };
         self.unmake_tree(&modes).await?;
         self.make_tree(&plan).await?;
         self.set_metas(&plan, &mut outcome).await?;
-        self.write_stubs(&plan, stubs, &mut outcome).await?;
+        self.stand_for(&plan, waiting, &mut outcome).await?;
         self.fetch_orders(&plan, &scan, orders, &mut outcome, progress).await?;
         // A deletion here is committed by the next sync only, and until then the base knows it.
         let mut tree = remote.tree.clone().unwrap_or_default();
@@ -110,10 +123,12 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         for (path, change) in &plan.changes {
             match change {
                 Change::Fetch { row, over } => {
-                    orders.push(Order { path, row: row.clone(), over: *over });
+                    let how = How::Write(expected(plan, path, *over));
+                    orders.push(Order { path, row: row.clone(), how });
                 }
                 Change::Lazy { row } if wanted.covers(path) => {
-                    orders.push(Order { path, row: row.clone(), over: None });
+                    let how = self.how(plan, path);
+                    orders.push(Order { path, row: row.clone(), how });
                 }
                 _ => (),
             }
@@ -121,13 +136,20 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         for (path, entry) in &plan.agreed {
             let asked = wanted.covers(path) || !self.is_lazy(entry.size);
             if entry.stamp.is_none() && asked && !self.is_excluded(path) {
-                orders.push(Order { path, row: row_of(entry), over: None });
+                let how = self.how(plan, path);
+                orders.push(Order { path, row: row_of(entry), how });
             }
         }
         orders
     }
 
-    fn is_excluded(&self, path: &RelPath) -> bool {
+    /// How a lazy file is fetched.
+    fn how(&self, plan: &Plan, path: &RelPath) -> How {
+        let placed = plan.placeholders.contains(path);
+        if self.opens || placed { How::Open } else { How::Write(Expect::Absent) }
+    }
+
+    pub(super) fn is_excluded(&self, path: &RelPath) -> bool {
         let mut at = Some(path.clone());
         while let Some(above) = at {
             if self.excludes.covers(&above) {
@@ -150,7 +172,11 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
             Change::Lazy { row } => Some((path, lazy_entry(row))),
             _ => None,
         });
-        self.write_stubs(plan, lazy.collect(), outcome).await?;
+        let forms = plan.agreed.iter().filter(|(path, entry)| {
+            entry.stamp.is_none() && self.opens != plan.placeholders.contains(*path)
+        });
+        let forms = forms.map(|(path, entry)| (path, entry.clone()));
+        self.stand_for(plan, lazy.chain(forms).collect(), outcome).await?;
         let orders = orders_of_sync(plan);
         self.fetch_orders(plan, scan, orders, outcome, &|_| ()).await
     }
@@ -248,7 +274,10 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         order: Order<'o>,
     ) -> BoxFuture<'o, (Order<'o>, Result<BaseEntry, FilesError>)> {
         async move {
-            let come = self.fetch(order.path, &order.row, order.over).await;
+            let come = match order.how {
+                How::Write(expect) => self.fetch(order.path, &order.row, expect).await,
+                How::Open => self.open(order.path, &order.row).await,
+            };
             (order, come)
         }
         .boxed()
@@ -262,7 +291,7 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         over: Option<Stamp>,
         outcome: &mut Outcome,
     ) -> Result<(), FilesError> {
-        match self.fetch(path, row, over).await {
+        match self.fetch(path, row, over.map_or(Expect::Absent, Expect::Stamp)).await {
             Ok(entry) => {
                 outcome.gone.remove(path);
                 outcome.agreed.insert(path.clone(), entry);
@@ -277,7 +306,7 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         &self,
         path: &RelPath,
         row: &ManifestEntry,
-        over: Option<Stamp>,
+        expect: Expect,
     ) -> Result<BaseEntry, FilesError> {
         let key = self.key(&row.storage_key);
         let (meta, body) = self.objects.get(&key).await.map_err(|error| match error.kind {
@@ -298,7 +327,6 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
             mtime_ns: row.mtime_ns.or(written.timestamp_nanos_opt()).unwrap_or_default(),
             owner: self.owner,
         };
-        let expect = over.map_or(Expect::Absent, Expect::Stamp);
         match self.workspaces.write(self.place, path, &file, body, expect).await {
             Ok((sha256, stamp)) => Ok(entry_of(row, sha256, stamp)),
             Err(error) if error.kind == WorkspaceErrorKind::Corrupt => {
@@ -327,6 +355,15 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
             }
             if self.remove(path, *stamp).await? {
                 outcome.gone.insert(path.clone());
+            }
+        }
+        for (path, _) in plan.changes.iter().filter(|(_, change)| **change == Change::Unplace) {
+            match self.workspaces.remove_file(self.place, path, Expect::Placeholder).await {
+                Ok(()) => drop(outcome.gone.insert(path.clone())),
+                Err(error) if error.kind == WorkspaceErrorKind::Replaced => {
+                    return Err(error.into());
+                }
+                Err(error) => tracing::debug!(%error, "a placeholder is not removed"),
             }
         }
         for (path, stamp) in &plan.stale_stubs {
@@ -364,7 +401,7 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
     }
 
     /// Writes stubs where nothing is in their way.
-    async fn write_stubs(
+    pub(super) async fn write_stubs(
         &self,
         plan: &Plan,
         lazy: Vec<(&RelPath, BaseEntry)>,
@@ -408,7 +445,7 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
     }
 
     /// The file is here: its stub goes, if it is still as it was written.
-    async fn drop_stub(&self, plan: &Plan, path: &RelPath) {
+    pub(super) async fn drop_stub(&self, plan: &Plan, path: &RelPath) {
         let Some(at) = stub_path(path) else { return };
         let Some(stamp) = plan.stubs.get(&at) else { return };
         if let Err(error) = self.remove(&at, *stamp).await {
@@ -508,10 +545,22 @@ fn row_of(entry: &BaseEntry) -> ManifestEntry {
     }
 }
 
+/// What must be where a row's bytes come.
+fn expected(plan: &Plan, path: &RelPath, over: Option<Stamp>) -> Expect {
+    match over {
+        Some(stamp) => Expect::Stamp(stamp),
+        None if plan.placeholders.contains(path) => Expect::Placeholder,
+        None => Expect::Absent,
+    }
+}
+
 /// What a sync brings here.
 fn orders_of_sync(plan: &Plan) -> Vec<Order<'_>> {
     let fetches = plan.changes.iter().filter_map(|(path, change)| match change {
-        Change::Fetch { row, over } => Some(Order { path, row: row.clone(), over: *over }),
+        Change::Fetch { row, over } => {
+            let how = How::Write(expected(plan, path, *over));
+            Some(Order { path, row: row.clone(), how })
+        }
         _ => None,
     });
     fetches.collect()

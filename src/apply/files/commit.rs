@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 
-use super::{FilesError, LANES, Outcome, Work, entry_of};
+use super::{FilesError, LANES, Outcome, Work, entry_of, placed_entry};
 use crate::model::{ManifestEntry, RelPath, Remote, Sha256, SkipReason, Stamp, Tree};
 use crate::sync::{
     Change, MANIFEST, Plan, kept_manifest, key_candidates, render_manifest, render_tree, sum,
@@ -65,6 +65,10 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
                 }
                 Change::Describe { row, stamp, sha256 } => {
                     outcome.agreed.insert(path.clone(), entry_of(row, *sha256, *stamp));
+                    next.insert(path.clone(), row.clone());
+                }
+                Change::Carry { row } => {
+                    outcome.agreed.insert(path.clone(), placed_entry(row));
                     next.insert(path.clone(), row.clone());
                 }
                 // A row that was only moved; any other stands there already.

@@ -49,6 +49,10 @@ fn world(text: &str) -> World {
                         base.tree.symlinks.insert(path(at), (*to).to_owned());
                     }
                     ["lazy", word] => drop(base.files.insert(path(at), entry(at, word, false))),
+                    ["placed", word] => {
+                        let placed = BaseEntry { placed: true, ..entry(at, word, false) };
+                        base.files.insert(path(at), placed);
+                    }
                     [word] => drop(base.files.insert(path(at), entry(at, word, true))),
                     _ => panic!("{line}"),
                 }
@@ -79,6 +83,7 @@ fn entry(at: &str, word: &str, fetched: bool) -> BaseEntry {
         mtime_ns: stamp(word).mtime_ns,
         storage_key: row.storage_key,
         stamp: fetched.then(|| stamp(word)),
+        placed: false,
     }
 }
 
@@ -96,7 +101,16 @@ fn here(scan: &mut Scan, at: &str, what: &[&str]) {
     let kind = match what {
         ["dir", ..] => LocalKind::Directory,
         ["link", to] => LocalKind::Symlink((*to).to_owned()),
-        ["placeholder"] => LocalKind::Placeholder,
+        ["placeholder", word, more @ ..] => {
+            let (of, altered) = match more {
+                [] => (at, false),
+                ["of", of] => (*of, false),
+                ["altered"] => (at, true),
+                _ => panic!("{what:?}"),
+            };
+            let row = ManifestEntry { mode: None, ..row(of, word) };
+            LocalKind::Placeholder { row: Some(row), altered }
+        }
         ["fifo"] => return drop(scan.skipped.insert(path(at), SkipReason::Special)),
         ["unreadable"] => {
             return drop(scan.skipped.insert(path(at), SkipReason::Unreadable("EIO".into())));
@@ -326,11 +340,13 @@ fn an_own_file_that_ends_in_stub_is_a_file() {
 fn a_placeholder_is_unchanged_and_gone_it_is_a_deletion() {
     check_as(
         false,
-        "base here lazy 0123456789
+        "base here placed 0123456789
          there here 0123456789
-         here here placeholder
-         base gone lazy 0123456789
-         there gone 0123456789",
+         here here placeholder 0123456789
+         base gone placed 0123456789
+         there gone 0123456789
+         base never lazy 0123456789
+         there never 0123456789",
         &expect![[r#"
             drop `gone` from the manifest
         "#]],
@@ -338,14 +354,78 @@ fn a_placeholder_is_unchanged_and_gone_it_is_a_deletion() {
 }
 
 #[test]
-fn with_a_placeholder_at_an_unknown_path_no_absent_one_was_deleted() {
+fn where_no_placeholders_can_be_an_absent_one_was_not_deleted() {
+    check_as(
+        true,
+        "base gone placed 0123456789
+         there gone 0123456789",
+        &expect![[r#""#]],
+    );
     check_as(
         false,
-        "base gone lazy 0123456789
+        "base gone placed 0123456789
          there gone 0123456789
-         here elsewhere placeholder",
+         here gone.stub stub 0123456789",
+        &expect![[r#""#]],
+    );
+}
+
+#[test]
+fn a_placeholder_at_another_path_is_a_rename() {
+    check_as(
+        false,
+        "base a placed 0123456789
+         there a 0123456789
+         here b placeholder 0123456789 of a
+         base over placed aaaaaaaaaa
+         there over aaaaaaaaaa
+         base from placed bbbbbbbbbb
+         there from bbbbbbbbbb
+         here over placeholder bbbbbbbbbb of from",
         &expect![[r#"
-            hold `elsewhere`: a placeholder that was moved: where it came from is not known
+            drop `a` from the manifest
+            carry the placeholder `b` along
+            drop `from` from the manifest
+            carry the placeholder `over` along
+        "#]],
+    );
+}
+
+#[test]
+fn a_placeholder_follows_the_store() {
+    check_as(
+        false,
+        "base gone placed 0123456789
+         here gone placeholder 0123456789
+         base newer placed 0123456789
+         there newer 01234567890
+         here newer placeholder 0123456789
+         base small placed 0123456789
+         there small x
+         here small placeholder 0123456789
+         there keep 0123456789",
+        &expect![[r#"
+            remove the placeholder `gone`
+            leave `keep` in the store until it is asked for (10 bytes)
+            leave `newer` in the store until it is asked for (11 bytes)
+            fetch `small` from files/small@x
+        "#]],
+    );
+}
+
+#[test]
+fn a_placeholder_that_was_changed_is_filled_before_anything_else() {
+    check_as(
+        false,
+        "base cut placed 0123456789
+         there cut 0123456789
+         here cut placeholder 0123456789 altered
+         base both placed 0123456789
+         there both 01234567890
+         here both placeholder aaaaaaaaaa of elsewhere",
+        &expect![[r#"
+            fill the placeholder `both` first
+            fill the placeholder `cut` first
         "#]],
     );
 }

@@ -63,6 +63,7 @@ fn entry(row: &ManifestEntry, stamp: Option<Stamp>) -> BaseEntry {
         mtime_ns: row.mtime_ns.unwrap(),
         storage_key: row.storage_key.clone(),
         stamp,
+        placed: false,
     }
 }
 
@@ -137,7 +138,9 @@ fn apply(plan: &Plan, here: &mut Side, remote: &mut Remote, base: &mut Base) {
                 files.insert(at.clone(), entry(row, Some(stamp(number, *mtime_ns))));
             }
             Change::Remove { .. } | Change::MoveAside { row: None, .. } => (),
-            Change::Lazy { .. } => unreachable!("nothing is lazy here"),
+            Change::Lazy { .. } | Change::Carry { .. } | Change::Unplace => {
+                unreachable!("nothing is lazy here")
+            }
         }
     }
     remote.tree = Some(plan.tree.clone());

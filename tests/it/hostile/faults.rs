@@ -121,6 +121,7 @@ fn fault_43_a_restored_mtime_does_not_hide_an_edit() {
         mtime_ns: seen.mtime_ns,
         storage_key: "files/f".into(),
         stamp: Some(seen),
+        placed: false,
     };
     base.files.insert(path("f"), entry);
     let mtime = fs::metadata(&at).expect("metadata").modified().expect("a time");

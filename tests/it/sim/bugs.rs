@@ -406,7 +406,7 @@ fn as_in(base: &Base) -> Scan {
     let entry = |(path, known): (&RelPath, &docket::model::BaseEntry)| {
         let kind = match known.stamp {
             Some(stamp) => LocalKind::File { sha256: known.sha256, stamp },
-            None => LocalKind::Placeholder,
+            None => LocalKind::Placeholder { row: None, altered: false },
         };
         (path.clone(), LocalEntry { kind, mode: known.mode })
     };

@@ -1,0 +1,208 @@
+//! Files that come when they are opened: each open that waits is answered here.
+//!
+//! 1. The gate hands over a descriptor. What it stands for is on its inode.
+//! 2. The first to open a file begins its fetching; others of the same inode wait with it.
+//! 3. A store that cannot be reached is asked again as long as somebody may still wait. What is
+//!    proven wrong (no such object, other bytes) is told at once.
+//! 4. Everybody who waits is answered. The gate ends each wait at its own deadline; the fetching
+//!    goes on, and the next open finds it done or further.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::gate::{Answer, Opened, Opens};
+use crate::model::{Space, Stub};
+use crate::workspace::{CANARY, FillError, fill, inode_of, space_of, stub_of};
+use crate::world::{Body, Marks, Objects, StoreError, StoreErrorKind};
+
+/// Files filled at the same time; each holds a thread and a megabyte.
+const ABREAST: usize = 32;
+/// Waits between attempts at a store that cannot be reached: doubled up to the last.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// Files whose last failure is remembered.
+const REMEMBERED: usize = 1000;
+
+/// Whether so much space is too little to fetch anything.
+pub type IsShort = Arc<dyn Fn(Space) -> bool + Send + Sync>;
+
+/// Why files did not come, by full key, for those who ask.
+#[derive(Clone, Debug, Default)]
+pub struct Failures(Arc<Mutex<BTreeMap<String, String>>>);
+
+impl Failures {
+    /// Why the object of this key did not come last time.
+    pub fn of(&self, key: &str) -> Option<String> {
+        self.locked().get(key).cloned()
+    }
+
+    fn set(&self, key: &str, why: Option<String>) {
+        let mut all = self.locked();
+        match why {
+            None => drop(all.remove(key)),
+            Some(_) if all.len() >= REMEMBERED && !all.contains_key(key) => (),
+            Some(why) => drop(all.insert(key.to_owned(), why)),
+        }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What fills placeholders.
+pub struct Filler<O> {
+    objects: Arc<O>,
+    marks: Arc<dyn Marks>,
+    is_short: IsShort,
+    failures: Failures,
+    /// What the canary stands for.
+    canary: Vec<u8>,
+    abreast: Semaphore,
+    /// Who waits, by inode; an entry is there exactly as long as the file is being fetched.
+    waiting: Mutex<BTreeMap<(u64, u64), Waiting>>,
+}
+
+impl<O> std::fmt::Debug for Filler<O> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Filler").finish_non_exhaustive()
+    }
+}
+
+/// Those who opened one file.
+#[derive(Debug)]
+struct Waiting {
+    opens: Vec<Opened>,
+    /// When the last of them is given up by the gate.
+    until: Instant,
+}
+
+impl<O: Objects> Filler<O> {
+    /// A filler from this store.
+    pub fn new(
+        objects: Arc<O>,
+        marks: Arc<dyn Marks>,
+        is_short: IsShort,
+        failures: Failures,
+        canary: Vec<u8>,
+    ) -> Filler<O> {
+        let abreast = Semaphore::new(ABREAST);
+        let waiting = Mutex::default();
+        Filler { objects, marks, is_short, failures, canary, abreast, waiting }
+    }
+
+    /// Answers opens until there will be no more.
+    pub async fn serve(self, mut opens: Opens) {
+        let this = Arc::new(self);
+        while let Some(opened) = opens.recv().await {
+            this.meet(opened);
+        }
+    }
+
+    /// Begins to fetch what is opened, unless that is under way.
+    fn meet(self: &Arc<Self>, opened: Opened) {
+        let (inode, stub) = match (inode_of(opened.file()), stub_of(opened.file())) {
+            (Ok(inode), Ok(Some(stub))) => (inode, stub),
+            // Filled meanwhile, or never a placeholder.
+            (Ok(_), Ok(None)) => return self.pass(opened),
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::warn!(%error, "an open is refused: what it is about cannot be told");
+                return opened.answer(Answer::Broken);
+            }
+        };
+        let until = Instant::now() + stub.deadline;
+        let file = match opened.file().try_clone() {
+            Ok(file) => file,
+            Err(error) => {
+                tracing::warn!(%error, "an open is refused");
+                return opened.answer(Answer::Broken);
+            }
+        };
+        if let Some(waiting) = self.waiting().get_mut(&inode) {
+            waiting.until = waiting.until.max(until);
+            return waiting.opens.push(opened);
+        }
+        self.waiting().insert(inode, Waiting { opens: vec![opened], until });
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            let filled = this.fetch(inode, file, &stub).await;
+            let answer = match &filled {
+                Ok(()) => Answer::Go,
+                Err(FillError::NoSpace) => Answer::NoSpace,
+                Err(_) => Answer::Broken,
+            };
+            if let Err(why) = &filled {
+                tracing::warn!(key = %crate::model::escape_bytes(stub.key.as_bytes()), %why, "a file does not come");
+            }
+            this.failures.set(&stub.key, filled.err().map(|why| why.to_string()));
+            let waited = this.waiting().remove(&inode);
+            for opened in waited.into_iter().flat_map(|waiting| waiting.opens) {
+                opened.answer(answer);
+            }
+        });
+    }
+
+    /// An ordinary file with a mark left on it.
+    fn pass(&self, opened: Opened) {
+        use std::os::fd::AsFd as _;
+        if let Err(error) = self.marks.unmark(opened.file().as_fd()) {
+            tracing::debug!(%error, "a mark stays on an ordinary file");
+        }
+        opened.answer(Answer::Go);
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<(u64, u64), Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn fetch(&self, inode: (u64, u64), file: OwnedFd, stub: &Stub) -> Result<(), FillError> {
+        let _permit = self.abreast.acquire().await;
+        let mut pause = PAUSES.0;
+        loop {
+            let tried = self.try_fetch(&file, stub).await;
+            let unreachable = matches!(tried, Err(FillError::Broken(_)));
+            let left = self.waiting().get(&inode).map(|waiting| waiting.until);
+            let again = left.is_some_and(|until| Instant::now() + pause < until);
+            if !unreachable || !again {
+                return tried;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+
+    async fn try_fetch(&self, file: &OwnedFd, stub: &Stub) -> Result<(), FillError> {
+        let file = file.try_clone().map_err(FillError::Io)?;
+        let body: Body = if stub.key == CANARY {
+            Box::pin(std::io::Cursor::new(self.canary.clone()))
+        } else {
+            if (self.is_short)(space_of(&file).map_err(FillError::Io)?) {
+                return Err(FillError::NoSpace);
+            }
+            let (meta, body) = self.objects.get(&stub.key).await.map_err(store)?;
+            if meta.size != stub.size {
+                let (is, said) = (meta.size, stub.size);
+                let why = format!("its object has {is} bytes, its row says {said}");
+                return Err(FillError::Corrupt(why));
+            }
+            body
+        };
+        fill(file, stub.clone(), body, Arc::clone(&self.marks)).await
+    }
+}
+
+/// What a failed call of the store means for an open.
+fn store(error: StoreError) -> FillError {
+    let text = error.to_string();
+    match error.kind {
+        StoreErrorKind::Unavailable | StoreErrorKind::SourceChanged => {
+            FillError::Broken(std::io::Error::other(text))
+        }
+        StoreErrorKind::NotFound => FillError::Corrupt("its object is not in the store".to_owned()),
+        _ => FillError::Corrupt(text),
+    }
+}

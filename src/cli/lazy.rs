@@ -1,0 +1,91 @@
+//! How large files come in a workspaces root: found out when the operator starts, by trying it.
+//!
+//! 1. The gate that is there is connected to, or one is started.
+//! 2. A canary is placed: a placeholder of known content. A child opens and reads it.
+//! 3. What the child read is that content: files come when they are opened. Anything else: stub
+//!    files, and the reason is shown in status and by `docket doctor`.
+
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::apply::{Failures, Filler, IsShort};
+use crate::gate::{Gate, Unfit, attach};
+use crate::model::LazyMode;
+use crate::workspace::Local;
+use crate::world::{Marks, Objects};
+
+use super::exit::{Failure, chain};
+
+/// How long the child may take.
+const CANARY_WITHIN: Duration = Duration::from_secs(20);
+
+/// Finds out how large files come, and answers opens from now on.
+///
+/// # Errors
+/// A gate is there that does not answer: nothing may begin until that is settled.
+pub(super) async fn begin<O: Objects>(
+    workspaces: &Local,
+    objects: Arc<O>,
+    is_short: IsShort,
+    failures: Failures,
+) -> Result<Option<Gate>, Failure> {
+    let docket = workspaces.docket_dir();
+    let attached = tokio::task::spawn_blocking(move || attach(&docket)).await;
+    let (gate, opens) = match attached {
+        Ok(Ok(attached)) => attached,
+        Ok(Err(error @ Unfit::Silent(_))) => {
+            return Err(Failure::failed(chain(&error))
+                .hint("the file names the process; if it hangs, continue or end it"));
+        }
+        Ok(Err(error)) => {
+            stubs(workspaces, error.to_string());
+            return Ok(None);
+        }
+        Err(error) => return Err(Failure::failed(error.to_string())),
+    };
+    let marks: Arc<dyn Marks> = Arc::new(gate.clone());
+    let content = format!("docket canary {}\n", std::process::id()).repeat(400).into_bytes();
+    let filler = Filler::new(objects, Arc::clone(&marks), is_short, failures, content.clone());
+    tokio::spawn(filler.serve(opens));
+    if let Err(reason) = canary(workspaces, &content, &marks).await {
+        stubs(workspaces, reason);
+        return Ok(None);
+    }
+    workspaces.set_lazy(LazyMode::OnAccess, Some(marks));
+    tracing::info!("large files come when they are opened");
+    Ok(Some(gate))
+}
+
+fn stubs(workspaces: &Local, reason: String) {
+    tracing::warn!(%reason, "stub files stand for large files");
+    workspaces.set_lazy(LazyMode::Stub { reason }, None);
+}
+
+/// Whether a child that opens a placeholder reads its content; why not.
+async fn canary(workspaces: &Local, content: &[u8], marks: &Arc<dyn Marks>) -> Result<(), String> {
+    let (local, bytes, held) = (workspaces.clone(), content.to_owned(), Arc::clone(marks));
+    let placed = tokio::task::spawn_blocking(move || local.canary(&bytes, &*held));
+    let canary = placed
+        .await
+        .map_err(|error| error.to_string())?
+        .map_err(|why| format!("the file system does not take placeholders: {why}"))?;
+    let child = tokio::process::Command::new("/proc/self/exe")
+        .args(["gate", "read"])
+        .arg(&canary.path)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let read = tokio::time::timeout(CANARY_WITHIN, child)
+        .await
+        .map_err(|_| "canary not intercepted: nobody let its reader go on".to_owned())?
+        .map_err(|error| format!("the canary's reader cannot be started: {error}"))?;
+    if read.status.success() && read.stdout == content {
+        return Ok(());
+    }
+    if read.status.success() {
+        return Err("canary not intercepted: its reader saw no content".to_owned());
+    }
+    let said = String::from_utf8_lossy(&read.stderr).trim().to_owned();
+    Err(format!("the canary could not be read: {said}"))
+}

@@ -1,0 +1,229 @@
+//! The gate process: owns the group and the opens that wait, and knows nothing of any store.
+//!
+//! 1. Whoever opens a placeholder waits in the kernel; the gate reads the event.
+//! 2. An operator is connected: it is handed the descriptor, and says what the opener is told.
+//! 3. None is: the opener waits for one, until the deadline that the placeholder itself names.
+//! 4. Nobody is connected and nothing is marked: the gate ends.
+
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, Mode, OFlags, fgetxattr, flock, openat};
+use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
+
+use super::abi::{self, Class, Response};
+use super::table::Table;
+use super::wire::{self, Message};
+use super::{LOCK, XATTR_STUB};
+use crate::model::Stub;
+
+/// Descriptors the gate may have, so opens that may wait at a time; more are denied.
+pub(super) const DESCRIPTORS: u64 = 65_536;
+/// Longest wait of the loop.
+const TURN: Duration = Duration::from_millis(500);
+/// How long a gate waits for its first operator.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// For a placeholder that does not say.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// What a gate begins with.
+#[derive(Clone, Copy, Debug)]
+pub struct Begin {
+    /// It takes over the group of a gate that died: its unanswered opens are to be told so.
+    pub adopted: bool,
+    /// Everything that must be marked is marked.
+    pub guarded: bool,
+}
+
+/// Runs the gate of a `.docket` directory until it is told to end, or has nothing to guard. The
+/// group is standard input.
+///
+/// # Errors
+/// Another gate is there, or the system refuses something it cannot be without.
+pub fn serve(docket: &Path, begin: Begin) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let docket = rustix::fs::open(docket, flags, Mode::empty())?;
+    let _lock = take_lock(&docket)?;
+    super::stand_apart();
+    let group = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?;
+    let class = class_of(&group)?;
+    if begin.adopted {
+        deny_stranded(&group, class);
+    }
+    let listener = wire::listen_in(&docket)?;
+    Gate {
+        group,
+        class,
+        listener,
+        operator: None,
+        guarded: begin.guarded,
+        table: Table::new(u64::from(std::process::id()) << 32),
+        lonely_since: now(),
+        patience: PATIENCE,
+    }
+    .run()
+}
+
+/// Held as long as the gate lives.
+fn take_lock(docket: &OwnedFd) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let lock = openat(docket, LOCK, flags, Mode::RUSR | Mode::WUSR)?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+    rustix::fs::ftruncate(&lock, 0)?;
+    let mut file = std::fs::File::from(lock);
+    writeln!(file, "pid {}", std::process::id())?;
+    Ok(file.into())
+}
+
+/// What class the group is of: its fdinfo says the flags it was made with.
+fn class_of(group: &OwnedFd) -> io::Result<Class> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", group.as_raw_fd()))?;
+    let flags = text.lines().find_map(|line| {
+        let (flags, _) = line.strip_prefix("fanotify flags:")?.split_once(' ')?;
+        u32::from_str_radix(flags.trim_start_matches("0x"), 16).ok()
+    });
+    match flags {
+        Some(flags) if flags & libc::FAN_CLASS_PRE_CONTENT != 0 => Ok(Class::PreContent),
+        Some(_) => Ok(Class::Content),
+        None => Err(io::Error::other("standard input is no fanotify group")),
+    }
+}
+
+/// A dead gate had read these: the kernel knows them by number only, and any number may be one.
+fn deny_stranded(group: &OwnedFd, class: Class) {
+    let code = Response::Deny(Errno::AGAIN).code(class);
+    let numbers = 0..i32::try_from(DESCRIPTORS).unwrap_or(i32::MAX);
+    let told = numbers.filter(|number| abi::respond(group.as_fd(), *number, code).is_ok()).count();
+    tracing::info!(told, "took over from a gate that died");
+}
+
+/// Monotonic, and shared by all processes.
+fn now() -> Duration {
+    let now = clock_gettime(ClockId::Monotonic);
+    Duration::new(now.tv_sec.cast_unsigned(), u32::try_from(now.tv_nsec).unwrap_or_default())
+}
+
+struct Gate {
+    group: OwnedFd,
+    class: Class,
+    listener: OwnedFd,
+    operator: Option<OwnedFd>,
+    guarded: bool,
+    table: Table<OwnedFd>,
+    lonely_since: Duration,
+    patience: Duration,
+}
+
+impl Gate {
+    fn run(mut self) -> io::Result<()> {
+        let mut buffer = vec![0u8; 64 * 1024];
+        loop {
+            let turn = self.table.next_deadline(now()).map_or(TURN, |next| next.min(TURN));
+            let mut fds = vec![self.group.as_fd(), self.listener.as_fd()];
+            fds.extend(self.operator.iter().map(AsFd::as_fd));
+            let ready = abi::wait(&fds, turn)?;
+            let is_ready = |at: usize| ready.get(at).copied().unwrap_or_default();
+            if is_ready(0) {
+                for file in abi::read(self.group.as_fd(), &mut buffer)? {
+                    let until = now() + deadline_of(&file);
+                    self.table.add(file, until);
+                }
+            }
+            if is_ready(2) && !self.hear() {
+                return Ok(());
+            }
+            if is_ready(1) && !self.accept() {
+                return Ok(());
+            }
+            self.hand_over();
+            for file in self.table.late(now()) {
+                self.tell(file, Response::Deny(Errno::IO).code(self.class));
+            }
+            if self.is_done() {
+                tracing::info!("nobody is connected and nothing is marked: the gate ends");
+                return Ok(());
+            }
+        }
+    }
+
+    /// Closed first: the answer goes by its number, which nothing takes meanwhile.
+    fn tell(&self, file: OwnedFd, code: u32) {
+        let number = file.as_raw_fd();
+        drop(file);
+        if let Err(error) = abi::respond(self.group.as_fd(), number, code)
+            && error.raw_os_error() != Some(libc::ENOENT)
+        {
+            tracing::warn!(%error, code, "an open could not be answered");
+        }
+    }
+
+    /// A message of the operator. `false`: it says to end.
+    fn hear(&mut self) -> bool {
+        let Some(operator) = &self.operator else { return true };
+        match wire::receive(operator) {
+            Ok(Some((Message::Answer { id, code }, _))) => {
+                if let Some(file) = self.table.take(id) {
+                    self.tell(file, code);
+                }
+            }
+            Ok(Some((Message::Guarded, _))) => self.guarded = true,
+            Ok(Some((Message::Exit, _))) => return false,
+            Ok(_) | Err(_) => {
+                tracing::info!("the operator is gone");
+                self.operator = None;
+                self.lonely_since = now();
+                self.patience = Duration::ZERO;
+                self.table.unhand();
+            }
+        }
+        true
+    }
+
+    /// Somebody connects. `false`: and says to end.
+    fn accept(&mut self) -> bool {
+        let flags = rustix::net::SocketFlags::CLOEXEC;
+        let Ok(guest) = rustix::net::accept_with(&self.listener, flags) else { return true };
+        // One that connects and stays silent must not hold up the others.
+        let waited = abi::wait(&[guest.as_fd()], TURN);
+        if !waited.is_ok_and(|ready| ready.first() == Some(&true)) {
+            return true;
+        }
+        match wire::receive(&guest) {
+            Ok(Some((Message::Exit, _))) => return false,
+            Ok(Some((Message::Serve, _))) => {
+                let welcome = Message::Welcome { guarded: self.guarded, class: self.class };
+                if wire::send(&guest, welcome, Some(&self.group)).is_ok() {
+                    tracing::info!(guarded = self.guarded, "an operator is connected");
+                    self.operator = Some(guest);
+                    self.table.unhand();
+                }
+            }
+            _ => (),
+        }
+        true
+    }
+
+    fn hand_over(&mut self) {
+        let Some(operator) = &self.operator else { return };
+        self.table.hand(|id, file| wire::offer(operator, Message::Opened { id }, file).is_ok());
+    }
+
+    fn is_done(&self) -> bool {
+        self.operator.is_none()
+            && self.table.is_empty()
+            && now().saturating_sub(self.lonely_since) >= self.patience
+            && abi::marked(&self.group).is_ok_and(|marked| marked == 0)
+    }
+}
+
+/// How long an opener of this file waits at most.
+fn deadline_of(file: &OwnedFd) -> Duration {
+    let mut value = [0u8; 4096];
+    match fgetxattr(file, XATTR_STUB, &mut value) {
+        Ok(length) => Stub::parse(&value[..length]).map_or(DEADLINE, |stub| stub.deadline),
+        Err(_) => DEADLINE,
+    }
+}
