@@ -10,6 +10,8 @@
 //! back.
 
 mod asks;
+mod catalogue;
+mod fleet;
 pub mod handle;
 mod health;
 mod idle;
@@ -30,10 +32,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::apply::{Doors, Ran};
 use crate::model::{
-    Action, Container, ContainerId, Event, Health, Look, SessionName, SessionPlan, Space, Timestamp,
+    Action, ContainerId, Event, Health, Look, Record, SessionName, SessionPlan, Space, Timestamp,
 };
 use crate::observe::{Full, One};
-use crate::plan::{Policy, Session};
+use crate::plan::{Policy, Session, Want};
 use crate::status::SessionView;
 use crate::world::{Clock, Engine, EngineEvent, Ledger, Objects, Probe, Workspaces};
 
@@ -107,6 +109,8 @@ enum Wake {
 #[derive(Debug)]
 struct Live {
     session: Session,
+    /// What `session` holds copies of: an unchanged one is not copied again.
+    seen: (Option<Arc<Want>>, Option<Arc<Record>>),
     plan: SessionPlan,
     view: Option<Arc<SessionView>>,
     /// When each condition last changed its value.
@@ -140,13 +144,18 @@ pub struct Operator<E, O, W, L, P, C> {
     told: mpsc::UnboundedReceiver<Inner>,
     live: BTreeMap<SessionName, Live>,
     dirty: BTreeSet<SessionName>,
-    containers: BTreeMap<ContainerId, Container>,
+    containers: fleet::Fleet,
     containers_look: Look<()>,
     space: Look<Space>,
     engine_started: Option<Timestamp>,
     sources: Option<Sources>,
     wants: wants::Wants,
     applied: BTreeMap<String, String>,
+    /// A session's record went: what its name, place or port meant to others is decided anew.
+    records_went: bool,
+    clocks: Clocks,
+    /// Whose turn comes next of those that nothing happens to.
+    turn: Option<SessionName>,
     /// Complete looks begun so far; one at a time is under way.
     looks: u64,
     looking: bool,
@@ -203,13 +212,16 @@ where
             told,
             live: BTreeMap::new(),
             dirty: BTreeSet::new(),
-            containers: BTreeMap::new(),
+            containers: fleet::Fleet::default(),
             containers_look: Look::Unknown("it was not listed yet".to_owned()),
             space: Look::Unknown("it was not looked at yet".to_owned()),
             engine_started: None,
             sources: None,
             wants: wants::Wants::new(rebuilt.confirmed),
             applied: rebuilt.applied,
+            records_went: false,
+            clocks: Clocks::default(),
+            turn: None,
             looks: 0,
             looking: false,
             overtaken: BTreeMap::new(),
@@ -369,7 +381,7 @@ where
         self.looks += 1;
         let number = self.looks;
         let doors = Arc::clone(&self.doors);
-        let known = self.containers.clone();
+        let known = self.containers.known();
         let places = self
             .live
             .iter()
@@ -473,6 +485,20 @@ where
                 },
             }
         }
+    }
+}
+
+/// What both clocks said last.
+#[derive(Debug, Default)]
+struct Clocks(Option<(Timestamp, Instant)>);
+
+impl Clocks {
+    /// Whether the wall clock went another way than time did since it was asked last.
+    fn jumped(&mut self, wall: Timestamp, now: Instant) -> bool {
+        let before = self.0.replace((wall, now));
+        let Some((then, at)) = before else { return false };
+        let passed = chrono::TimeDelta::from_std(now - at).unwrap_or(chrono::TimeDelta::MAX);
+        (wall - then - passed).abs() > chrono::TimeDelta::seconds(1)
     }
 }
 

@@ -17,6 +17,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -366,7 +367,7 @@ fn leave_out_moved(files: &mut BTreeMap<String, SourceFile>, missing: &[&String]
         .collect();
     for name in missing {
         if let Some(SourceFile::Parsed { objects, .. }) = files.get_mut(*name) {
-            objects.retain(|object| !elsewhere.contains(&key(object)));
+            Arc::make_mut(objects).retain(|object| !elsewhere.contains(&key(object)));
         }
     }
 }

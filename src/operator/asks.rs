@@ -121,7 +121,7 @@ where
             }
             for (name, session) in &mut sessions {
                 if let Some(want) = wants.get(name) {
-                    session.want = want.clone();
+                    session.want = (**want).clone();
                 }
             }
             self.next_plan(&sessions)
@@ -410,7 +410,7 @@ where
 
     fn current(&self, name: &SessionName) -> Option<&Container> {
         let record = self.live.get(name)?.session.record.as_ref()?;
-        self.containers.values().filter(|c| c.uid == record.uid).max_by_key(|c| c.attempt)
+        self.containers.of(name).filter(|c| c.uid == record.uid).max_by_key(|c| c.attempt)
     }
 
     fn logs_of(

@@ -93,7 +93,7 @@ where
         }
         let current = self
             .containers
-            .values()
+            .of(name)
             .filter(|c| c.uid == record.uid)
             .max_by_key(|c| c.attempt)
             .filter(|c| c.state == ContainerState::Running)?;

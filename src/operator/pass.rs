@@ -8,10 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::apply::{Ran, StepError};
 use crate::model::{
-    Action, Container, ContainerState, Health, Look, Network, SessionName, SyncKind,
+    Action, Container, ContainerState, Health, Look, Network, Phase, SessionName, SyncKind,
 };
 use crate::observe::{Full, One};
-use crate::plan::{Input, Scarce, Session};
+use crate::plan::{Input, Scarce, Session, Want};
 use crate::world::{Clock, Engine, Ledger, Objects, Probe, Workspaces};
 
 use super::health::{Prober, Target};
@@ -33,6 +33,10 @@ where
     pub(super) fn pass(&mut self) {
         let wall = self.doors.clock.now();
         let now = Instant::now();
+        if self.clocks.jumped(wall, now) {
+            // What waits for a time may wait for another one now.
+            self.dirty.extend(self.live.keys().cloned());
+        }
         for (name, live) in &self.live {
             let due = live.plan.wake_at.is_some_and(|at| at <= wall)
                 || live.not_before.is_some_and(|at| at <= now);
@@ -56,6 +60,9 @@ where
         }
         self.publish(&dirty);
         self.forget_the_gone();
+        if std::mem::take(&mut self.records_went) {
+            self.reconsider();
+        }
     }
 
     /// Everything the planner may see of a session, brought up to date.
@@ -63,9 +70,7 @@ where
         let record = self.doors.book.by_session(name);
         let want = self.wants.of(name, record.as_deref());
         let containers = match &self.containers_look {
-            Look::Known(()) => Look::Known(
-                self.containers.values().filter(|c| c.session == *name).cloned().collect(),
-            ),
+            Look::Known(()) => Look::Known(self.containers.of(name).cloned().collect()),
             Look::Unknown(why) => Look::Unknown(why.clone()),
         };
         let looks = self.looks;
@@ -74,13 +79,20 @@ where
         if record.is_none() && live.session.record.is_none() && listed && looks > 0 {
             live.trusted_from = 0;
         }
-        live.session.want = want;
-        live.session.record = record.map(|record| (*record).clone());
+        let gone = live.session.record.is_some() && record.is_none();
+        if !same(live.seen.0.as_ref(), Some(&want)) {
+            live.session.want = (*want).clone();
+        }
+        if !same(live.seen.1.as_ref(), record.as_ref()) || record.is_none() {
+            live.session.record = record.as_deref().cloned();
+        }
+        live.seen = (Some(want), record);
         live.session.containers = if live.trusted_from > 0 && listed {
             Look::Unknown("an earlier step's outcome is not known yet".to_owned())
         } else {
             containers
         };
+        self.records_went |= gone;
         self.tend_prober(name);
         self.tend_idler(name);
     }
@@ -116,9 +128,10 @@ where
         };
         let mut scarce = Scarce::count(&input);
         let now = Instant::now();
-        self.live
+        dirty
             .iter()
-            .filter(|(name, live)| dirty.contains(*name) && live.main.is_none())
+            .filter_map(|name| self.live.get_key_value(name))
+            .filter(|(_, live)| live.main.is_none())
             .filter(|(_, live)| live.not_before.is_none_or(|at| at <= now))
             .map(|(name, live)| {
                 (name.clone(), crate::plan::session(&input, &mut scarce, name, &live.session))
@@ -156,12 +169,7 @@ where
         let cancel = CancellationToken::new();
         live.main = Some(cancel.clone());
         let uid = live.session.record.as_ref().map(|record| record.uid.clone());
-        let ids = self
-            .containers
-            .values()
-            .filter(|c| c.session == *name)
-            .map(|c| c.id.clone())
-            .collect::<Vec<_>>();
+        let ids = self.containers.of(name).map(|c| c.id.clone()).collect::<Vec<_>>();
         let doors = Arc::clone(&self.doors);
         let tell = self.tell.clone();
         let name = name.clone();
@@ -252,7 +260,7 @@ where
         for (id, look) in one.containers {
             match look {
                 Look::Known(Some(container)) => {
-                    self.containers.insert(id, container);
+                    self.containers.insert(container);
                 }
                 Look::Known(None) => {
                     self.containers.remove(&id);
@@ -260,9 +268,7 @@ where
                 // It may be new, or changed, or gone: only a complete look tells. Until then nothing
                 // is decided, least of all that there is no container.
                 Look::Unknown(_) => {
-                    if let Some(container) = self.containers.get_mut(&id) {
-                        container.detail = None;
-                    }
+                    self.containers.forget_detail(&id);
                     if let Some(live) = self.live.get_mut(name) {
                         live.trusted_from = live.trusted_from.max(self.looks + 1);
                     }
@@ -276,9 +282,10 @@ where
         self.dirty.insert(name.clone());
     }
 
-    /// A complete look came back.
+    /// A complete look came back. What it tells anew is decided on, and what is not settled.
     pub(super) fn observed(&mut self, number: u64, took: Duration, full: Full) {
         self.looking = false;
+        let before = (self.is_short(), self.engine_started, self.listing());
         self.space = full.space;
         self.engine_started = full.engine_started.or(self.engine_started);
         for (name, look) in full.workspaces {
@@ -286,8 +293,10 @@ where
             if let Some(live) = self.live.get_mut(&name)
                 && live.main.is_none()
                 && !overtaken
+                && live.session.workspace != look
             {
                 live.session.workspace = look;
+                self.dirty.insert(name);
             }
         }
         match full.containers {
@@ -312,12 +321,48 @@ where
                 let _nobody_listens = self.last_pass.send(Some(self.doors.clock.now()));
             }
         }
-        self.overtaken.clear();
-        self.dirty.extend(self.live.keys().cloned());
-        let strangers: Vec<SessionName> =
-            self.containers.values().map(|c| c.session.clone()).collect();
-        self.dirty.extend(strangers);
-        self.dirty.extend(self.wants.names());
+        let overtaken = std::mem::take(&mut self.overtaken).into_keys();
+        self.dirty.extend(overtaken);
+        if before != (self.is_short(), self.engine_started, self.listing()) {
+            self.dirty.extend(self.live.keys().cloned());
+        }
+        self.mark_unsettled();
+    }
+
+    /// Whether there is too little space for anything new.
+    fn is_short(&self) -> Option<bool> {
+        self.space.known().map(|space| self.settings.policy.min_free.is_short(*space))
+    }
+
+    /// Whether the engine was listed, or why not.
+    fn listing(&self) -> Option<String> {
+        match &self.containers_look {
+            Look::Known(()) => None,
+            Look::Unknown(why) => Some(why.clone()),
+        }
+    }
+
+    /// What waits for something is decided on with each look, and of all else a part, so that
+    /// each session's turn comes within a dozen looks whatever was forgotten.
+    fn mark_unsettled(&mut self) {
+        const TURNS: usize = 12;
+        let unsettled = self.live.iter().filter(|(_, live)| !is_settled(live));
+        self.dirty.extend(unsettled.map(|(name, _)| name.clone()));
+        let strangers = self.containers.sessions().filter(|name| !self.live.contains_key(*name));
+        self.dirty.extend(strangers.cloned());
+        self.dirty.extend(self.wants.names().filter(|n| !self.live.contains_key(*n)).cloned());
+        let part = self.live.len().div_ceil(TURNS);
+        let from = std::mem::take(&mut self.turn);
+        let mut turn: Vec<SessionName> = match &from {
+            Some(name) => {
+                self.live.range(name..).map(|(name, _)| name.clone()).take(part + 1).collect()
+            }
+            None => self.live.keys().take(part + 1).cloned().collect(),
+        };
+        if turn.len() > part {
+            self.turn = turn.pop();
+        }
+        self.dirty.extend(turn);
     }
 
     /// Takes a listing in, except where a runner has been or is at work since it began.
@@ -326,28 +371,20 @@ where
         number: u64,
         listed: std::collections::BTreeMap<crate::model::ContainerId, Container>,
     ) {
-        let busy = |this: &Self, name: &SessionName| {
-            this.live.get(name).is_some_and(|live| live.main.is_some())
-                || this.overtaken.contains_key(name)
+        let (live, overtaken) = (&self.live, &self.overtaken);
+        let busy = |name: &SessionName| {
+            live.get(name).is_some_and(|live| live.main.is_some()) || overtaken.contains_key(name)
         };
-        let mut merged = std::mem::take(&mut self.containers);
-        merged.retain(|_, container| busy(self, &container.session));
-        let mut again = false;
-        for (id, container) in listed {
-            if busy(self, &container.session) {
-                again = true;
+        let (changed, mut again) = self.containers.take_in(listed, busy);
+        self.dirty.extend(changed);
+        for (name, live) in &mut self.live {
+            if live.trusted_from == 0 {
                 continue;
             }
-            merged.insert(id, container);
-        }
-        self.containers = merged;
-        for (name, live) in &mut self.live {
-            if live.trusted_from > 0
-                && live.trusted_from <= number
-                && !self.overtaken.contains_key(name)
-            {
+            self.dirty.insert(name.clone());
+            if live.trusted_from <= number && !self.overtaken.contains_key(name) {
                 live.trusted_from = 0;
-            } else if live.trusted_from > 0 && live.main.is_none() {
+            } else if live.main.is_none() {
                 again = true;
             }
         }
@@ -390,7 +427,7 @@ where
         }
         let current = self
             .containers
-            .values()
+            .of(name)
             .filter(|c| c.uid == record.uid)
             .max_by_key(|c| c.attempt)
             .filter(|c| c.state == ContainerState::Running)?;
@@ -419,7 +456,7 @@ where
                     && !live.files
                     && live.session.record.is_none()
                     && (!self.wants.knows(name) || self.wants.only_held(name))
-                    && !self.containers.values().any(|c| c.session == **name)
+                    && self.containers.of(name).next().is_none()
             })
             .map(|(name, _)| name.clone())
             .collect();
@@ -442,7 +479,30 @@ where
         });
         // Somebody may have waited for its workspace, its port or its place.
         self.reconsider();
-        self.dirty.extend(self.live.keys().cloned());
+        let unsettled = self.live.iter().filter(|(_, live)| !is_settled(live));
+        self.dirty.extend(unsettled.map(|(name, _)| name.clone()));
+    }
+}
+
+/// Whether nothing but a change, or its own time, makes another plan of it.
+fn is_settled(live: &super::Live) -> bool {
+    let plan = &live.plan;
+    let at_rest = matches!(plan.phase, Phase::Running | Phase::Stopped | Phase::Suspended);
+    let waits = plan.reason.is_some() || plan.queue.is_some() || !plan.actions.is_empty();
+    let in_force = match (&live.session.want, &live.session.record) {
+        (Want::Present { object, class_hash, resolved: Ok(_), .. }, Some(record)) => {
+            object.hash == record.applied.object.hash && *class_hash == record.applied.class_hash
+        }
+        _ => false,
+    };
+    at_rest && !waits && in_force && live.trusted_from == 0
+}
+
+fn same<T>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (None, None) => true,
+        _ => false,
     }
 }
 

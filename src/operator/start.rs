@@ -140,6 +140,7 @@ where
                 sync_asked: false,
                 sync_tried: None,
             },
+            seen: (None, None),
             plan: crate::model::SessionPlan {
                 phase: crate::model::Phase::Unknown,
                 cause: String::new(),

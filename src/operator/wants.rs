@@ -1,7 +1,7 @@
 //! What the sources say, session by session: present, held or gone. Pure but for the memory of
 //! what was seen before; the time is a value.
 //!
-//! 1. Objects are collected from every file that parses and from what was applied.
+//! 1. Objects are collected from every file that parses and from what was applied (`catalogue`).
 //! 2. Each session is resolved with its class; two of one name, or two of one (user, case), are
 //!    settled so that nothing ever flips.
 //! 3. A session with a record and without an object is held while anything is unclear, and is
@@ -13,14 +13,15 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 
 use crate::model::{
-    CaseName, ClassName, ClassObject, Prune, Reason, Record, SessionName, SessionObject, Source,
-    Timestamp, UserName,
+    Bounds, CaseName, ClassName, ClassObject, Prune, Reason, Record, SessionName, SessionObject,
+    Source, Timestamp, UserName,
 };
 use crate::plan::{Refused, Want};
 use crate::spec::Object;
 pub use crate::spec::{SourceFile, Sources};
 use crate::world::{Clock, Engine, Ledger, Objects, Probe, Workspaces};
 
+use super::catalogue::{Catalogue, parse};
 use super::handle::{Answer, Refusal, SourceView};
 use super::{Operator, Settings};
 
@@ -49,10 +50,14 @@ pub(super) struct Around<'a> {
 /// The wants of all sessions, and what was seen before.
 #[derive(Clone, Debug)]
 pub(super) struct Wants {
-    decided: BTreeMap<SessionName, Want>,
+    /// What holds after all is settled between sessions.
+    decided: BTreeMap<SessionName, Arc<Want>>,
+    /// What a session's sources alone say.
+    alone: BTreeMap<SessionName, Arc<Want>>,
+    catalogue: Catalogue,
+    bounds: Bounds,
     classes: BTreeMap<ClassName, ClassObject>,
     class_sources: BTreeMap<ClassName, Source>,
-    owners: BTreeMap<String, String>,
     vanished: BTreeMap<SessionName, Timestamp>,
     held: BTreeSet<SessionName>,
     confirmed: BTreeSet<SessionName>,
@@ -62,9 +67,11 @@ impl Wants {
     pub(super) fn new(confirmed: BTreeSet<SessionName>) -> Wants {
         Wants {
             decided: BTreeMap::new(),
+            alone: BTreeMap::new(),
+            catalogue: Catalogue::default(),
+            bounds: Bounds::default(),
             classes: BTreeMap::new(),
             class_sources: BTreeMap::new(),
-            owners: BTreeMap::new(),
             vanished: BTreeMap::new(),
             held: BTreeSet::new(),
             confirmed,
@@ -72,32 +79,35 @@ impl Wants {
     }
 
     /// What is wanted of a session. What nobody ever named is not wanted.
-    pub(super) fn of(&self, name: &SessionName, record: Option<&Record>) -> Want {
+    pub(super) fn of(&self, name: &SessionName, record: Option<&Record>) -> Arc<Want> {
         match (self.decided.get(name), record) {
-            (Some(want), _) => want.clone(),
-            (None, Some(_)) => held(Reason::SourceUnreadable, "the sources were not listed yet"),
-            (None, None) => Want::Gone { cause: "no source names it".to_owned() },
+            (Some(want), _) => Arc::clone(want),
+            (None, Some(_)) => {
+                Arc::new(held(Reason::SourceUnreadable, "the sources were not listed yet"))
+            }
+            (None, None) => Arc::new(Want::Gone { cause: "no source names it".to_owned() }),
         }
     }
 
     pub(super) fn knows(&self, name: &SessionName) -> bool {
-        self.decided.get(name).is_some_and(|want| !matches!(want, Want::Gone { .. }))
+        self.decided.get(name).is_some_and(|want| !matches!(**want, Want::Gone { .. }))
     }
 
     /// Whether it was held for its record's sake alone: without one nothing is left to hold.
     pub(super) fn only_held(&self, name: &SessionName) -> bool {
         let named_twice = |reason: Reason| reason == Reason::DuplicateName;
-        let want = self.decided.get(name);
+        let want = self.decided.get(name).map(|want| &**want);
         matches!(want, Some(Want::Held { reason, .. }) if !named_twice(*reason))
     }
 
-    pub(super) fn names(&self) -> Vec<SessionName> {
-        self.decided.keys().cloned().collect()
+    pub(super) fn names(&self) -> impl Iterator<Item = &SessionName> {
+        self.decided.keys()
     }
 
     /// A session is over: nothing of it is remembered. Whether its end had been confirmed.
     pub(super) fn ended(&mut self, name: &SessionName) -> bool {
         self.decided.remove(name);
+        self.alone.remove(name);
         self.vanished.remove(name);
         self.confirmed.remove(name)
     }
@@ -115,7 +125,7 @@ impl Wants {
         self.decided
             .iter()
             .filter(|(_, want)| {
-                matches!(want, Want::Held { prune: true, reason, .. } if *reason != Reason::PruneDisabled)
+                matches!(&***want, Want::Held { prune: true, reason, .. } if *reason != Reason::PruneDisabled)
             })
             .map(|(name, _)| name.clone())
             .collect()
@@ -123,7 +133,7 @@ impl Wants {
 
     /// The file that owns `session/x` or `sessionclass/y`, if one does.
     pub(super) fn file_that_owns(&self, key: &str) -> Option<String> {
-        self.owners.get(key).cloned()
+        self.catalogue.file_that_owns(key)
     }
 
     /// Objects of `docket apply -f`, as `kind/name` and JSON text.
@@ -149,7 +159,7 @@ impl Wants {
         settings: &Settings,
         records: &BTreeMap<SessionName, Arc<Record>>,
         now: Timestamp,
-    ) -> Answer<BTreeMap<SessionName, Want>> {
+    ) -> Answer<BTreeMap<SessionName, Arc<Want>>> {
         let objects = parse_all(files)?;
         let new: BTreeSet<String> = objects.iter().map(key_of).collect();
         let mut imagined = Sources {
@@ -160,8 +170,10 @@ impl Wants {
         if !whole && let Some(sources) = sources {
             imagined = sources.clone();
             for file in imagined.files.values_mut() {
-                if let SourceFile::Parsed { objects, .. } = file {
-                    objects.retain(|object| !new.contains(&key_of(object)));
+                if let SourceFile::Parsed { objects, .. } = file
+                    && objects.iter().any(|object| new.contains(&key_of(object)))
+                {
+                    Arc::make_mut(objects).retain(|object| !new.contains(&key_of(object)));
                 }
             }
         }
@@ -173,7 +185,7 @@ impl Wants {
                 *text = raw_of(&object);
                 continue;
             }
-            let path = self.owners.get(&key).map_or("(given)", String::as_str).to_owned();
+            let path = self.catalogue.file_that_owns(&key).unwrap_or("(given)".to_owned());
             imagine_in(imagined.files.entry(path), object);
         }
         let mut wants = self.clone();
@@ -231,32 +243,52 @@ impl Wants {
         rows
     }
 
-    /// Decides anew. Returns the sessions whose want changed.
+    /// Decides anew. Returns the sessions whose want changed. What did not change is not resolved
+    /// again: the cost is that of the change, and a comparison of names.
     pub(super) fn decide(&mut self, around: &Around<'_>) -> BTreeSet<SessionName> {
         let Some(sources) = around.sources else { return BTreeSet::new() };
-        let found = self.collect(sources, around.applied);
-        let mut decided = BTreeMap::new();
-        for (name, candidates) in &found.sessions {
-            decided.insert(name.clone(), self.present(name, candidates, around));
+        let touched = self.catalogue.update(sources, around.applied);
+        let bounds = &around.settings.policy.bounds;
+        let all = self.bounds != *bounds;
+        self.bounds.clone_from(bounds);
+        let classes = self.reclass(sources);
+        let mut alone = std::mem::take(&mut self.alone);
+        alone.retain(|name, _| self.catalogue.sessions.contains_key(name));
+        for (name, candidates) in &self.catalogue.sessions {
+            let anew = all
+                || touched.contains(name)
+                || !alone.contains_key(name)
+                || candidates.iter().any(|(one, _)| classes.contains(&one.class));
+            if anew {
+                alone.insert(name.clone(), Arc::new(self.present(name, candidates)));
+            }
         }
+        self.alone = alone;
+        let mut decided = self.alone.clone();
+        settle_moved(&mut decided, around.records);
         settle_workspaces(&mut decided, around.records);
         let missing: Vec<(&SessionName, &Arc<Record>)> =
             around.records.iter().filter(|(name, _)| !decided.contains_key(*name)).collect();
-        self.remember_vanished(&missing, &found, sources, around.now);
+        self.remember_vanished(&missing, sources, around.now);
         let wave = self.wave(around);
         for (name, record) in missing {
-            let want = self.absent(name, record, &found, sources, wave);
-            decided.insert(name.clone(), want);
+            let want = self.absent(name, record, sources, wave);
+            decided.insert(name.clone(), Arc::new(want));
         }
-        let changed = decided
-            .iter()
-            .filter(|(name, want)| self.decided.get(*name) != Some(*want))
-            .map(|(name, _)| name.clone())
-            .chain(self.decided.keys().filter(|name| !decided.contains_key(*name)).cloned())
-            .collect();
+        let mut changed: BTreeSet<SessionName> =
+            self.decided.keys().filter(|name| !decided.contains_key(*name)).cloned().collect();
+        for (name, want) in &mut decided {
+            match self.decided.get(name) {
+                Some(before) if Arc::ptr_eq(before, want) => (),
+                Some(before) if before == want => *want = Arc::clone(before),
+                _ => {
+                    changed.insert(name.clone());
+                }
+            }
+        }
         self.held = decided
             .iter()
-            .filter(|(_, want)| matches!(want, Want::Held { reason: Reason::PruneGuard, .. }))
+            .filter(|(_, want)| matches!(&***want, Want::Held { reason: Reason::PruneGuard, .. }))
             .map(|(name, _)| name.clone())
             .collect();
         self.vanished.retain(|name, _| around.records.contains_key(name));
@@ -264,35 +296,16 @@ impl Wants {
         changed
     }
 
-    /// Every object there is. Classes whose file is broken stay as they were.
-    fn collect(&mut self, sources: &Sources, applied: &BTreeMap<String, String>) -> Found {
-        let mut found = Found::default();
-        for (path, file) in &sources.files {
-            match file {
-                SourceFile::Parsed { objects, .. } => {
-                    for object in objects {
-                        found.take(object, &Source::File(path.clone()));
-                    }
-                }
-                SourceFile::Invalid(errors) => {
-                    let first = errors.first().cloned().unwrap_or_default();
-                    found.broken.insert(path.clone(), (Reason::InvalidSpec, first));
-                }
-                SourceFile::Unreadable(error) => {
-                    found.broken.insert(path.clone(), (Reason::SourceUnreadable, error.clone()));
-                }
-            }
-        }
-        for text in applied.values() {
-            for object in parse("applied", text).unwrap_or_default() {
-                found.take(&object, &Source::Applied);
-            }
-        }
+    /// The classes in force; those whose file is broken stay as they were. Returns which changed.
+    fn reclass(&mut self, sources: &Sources) -> BTreeSet<ClassName> {
         let mut classes = BTreeMap::new();
         let mut class_sources = BTreeMap::new();
-        for (name, candidates) in &found.classes {
+        for (name, candidates) in &self.catalogue.classes {
             // Two of one name: the one in force stays, and if there is none, neither is.
-            let kept = if candidates.len() == 1 { candidates.first().cloned() } else { None };
+            let kept = match &candidates[..] {
+                [(class, source)] => Some(((**class).clone(), source.clone())),
+                _ => None,
+            };
             let before =
                 || Some((self.classes.get(name)?.clone(), self.class_sources.get(name)?.clone()));
             if let Some((class, source)) = kept.or_else(before) {
@@ -300,60 +313,45 @@ impl Wants {
                 class_sources.insert(name.clone(), source);
             }
         }
+        let broken = &self.catalogue.broken;
         for (name, class) in &self.classes {
             let source = self.class_sources.get(name);
             let unclear = sources.trouble.is_some()
-                || matches!(source, Some(Source::File(path)) if found.broken.contains_key(path));
+                || matches!(source, Some(Source::File(path)) if broken.contains_key(path));
             if !classes.contains_key(name) && unclear {
                 classes.insert(name.clone(), class.clone());
                 class_sources.extend(source.map(|source| (name.clone(), source.clone())));
             }
         }
+        let names = classes.keys().chain(self.classes.keys());
+        let changed = names.filter(|name| classes.get(*name) != self.classes.get(*name));
+        let changed = changed.cloned().collect();
         self.classes = classes;
         self.class_sources = class_sources;
-        self.owners = found.owners();
-        found
+        changed
     }
 
     /// A session that at least one source names.
-    fn present(
-        &self,
-        name: &SessionName,
-        candidates: &[(SessionObject, Source)],
-        around: &Around<'_>,
-    ) -> Want {
+    fn present(&self, name: &SessionName, candidates: &[(Arc<SessionObject>, Source)]) -> Want {
         let [(object, source)] = candidates else {
             let places: Vec<String> = candidates.iter().map(|(_, s)| source_text(s)).collect();
             let message = format!("{name} is in {}: both are held", places.join(" and "));
             return held(Reason::DuplicateName, &message);
         };
-        let resolved = match self.classes.get(&object.class) {
+        let class = self.classes.get(&object.class);
+        let resolved = match class {
             None => Err(Refused {
                 reason: Reason::ClassNotFound,
                 message: format!("there is no class `{}`", object.class),
             }),
-            Some(class) => crate::spec::resolve(object, class, &around.settings.policy.bounds)
+            Some(class) => crate::spec::resolve(object, class, &self.bounds)
                 .map(Box::new)
                 .map_err(|refusals| refused(&refusals)),
         };
-        let class_hash = self.classes.get(&object.class).map_or("", |class| &class.hash).to_owned();
-        let record = around.records.get(name);
-        let moved = record.is_some_and(|record| {
-            record.ending.is_none() && (record.user != object.user || record.case != object.case)
-        });
-        let resolved = if moved {
-            Err(Refused {
-                reason: Reason::InvalidSpec,
-                message: "user and case of a session cannot change: delete it and make another"
-                    .to_owned(),
-            })
-        } else {
-            resolved
-        };
         Want::Present {
-            object: Box::new(object.clone()),
+            object: Box::new((**object).clone()),
             source: source.clone(),
-            class_hash,
+            class_hash: class.map_or("", |class| &class.hash).to_owned(),
             resolved,
         }
     }
@@ -361,13 +359,12 @@ impl Wants {
     fn remember_vanished(
         &mut self,
         missing: &[(&SessionName, &Arc<Record>)],
-        found: &Found,
         sources: &Sources,
         now: Timestamp,
     ) {
         let mut still = BTreeSet::new();
         for (name, record) in missing {
-            if found.why_unclear(record, sources).is_none() && !record.source_unseen {
+            if self.catalogue.why_unclear(record, sources).is_none() && !record.source_unseen {
                 self.vanished.entry((*name).clone()).or_insert(now);
                 still.insert((*name).clone());
             }
@@ -395,15 +392,8 @@ impl Wants {
     }
 
     /// A session with a record that no source names.
-    fn absent(
-        &self,
-        name: &SessionName,
-        record: &Record,
-        found: &Found,
-        sources: &Sources,
-        wave: bool,
-    ) -> Want {
-        if let Some((reason, message)) = found.why_unclear(record, sources) {
+    fn absent(&self, name: &SessionName, record: &Record, sources: &Sources, wave: bool) -> Want {
+        if let Some((reason, message)) = self.catalogue.why_unclear(record, sources) {
             return held(reason, &message);
         }
         let confirmed = self.confirmed.contains(name);
@@ -433,91 +423,58 @@ impl Wants {
     }
 }
 
-/// All objects by name, and the files nothing can be read from.
-#[derive(Debug, Default)]
-struct Found {
-    sessions: BTreeMap<SessionName, Vec<(SessionObject, Source)>>,
-    classes: BTreeMap<ClassName, Vec<(ClassObject, Source)>>,
-    broken: BTreeMap<String, (Reason, String)>,
+/// A session's user and case never change: whoever writes others into its spec is told.
+fn settle_moved(
+    decided: &mut BTreeMap<SessionName, Arc<Want>>,
+    records: &BTreeMap<SessionName, Arc<Record>>,
+) {
+    for (name, record) in records.iter().filter(|(_, record)| record.ending.is_none()) {
+        let Some(want) = decided.get_mut(name) else { continue };
+        let Want::Present { object, .. } = &**want else { continue };
+        if record.user != object.user || record.case != object.case {
+            let message = "user and case of a session cannot change: delete it and make another";
+            refuse(want, Reason::InvalidSpec, message.to_owned());
+        }
+    }
 }
 
-impl Found {
-    fn take(&mut self, object: &Object, source: &Source) {
-        match object {
-            Object::Session(session) => self
-                .sessions
-                .entry(session.name.clone())
-                .or_default()
-                .push((session.clone(), source.clone())),
-            Object::Class(class) => self
-                .classes
-                .entry(class.name.clone())
-                .or_default()
-                .push((class.clone(), source.clone())),
-        }
-    }
-
-    fn owners(&self) -> BTreeMap<String, String> {
-        let file = |source: &Source| match source {
-            Source::File(path) => Some(path.clone()),
-            Source::Applied => None,
-        };
-        let sessions = self.sessions.iter().flat_map(|(name, all)| {
-            all.iter().filter_map(move |(_, s)| Some((format!("session/{name}"), file(s)?)))
-        });
-        let classes = self.classes.iter().flat_map(|(name, all)| {
-            all.iter().filter_map(move |(_, s)| Some((format!("sessionclass/{name}"), file(s)?)))
-        });
-        sessions.chain(classes).collect()
-    }
-
-    /// Why nothing can be said of a session that no source names.
-    fn why_unclear(&self, record: &Record, sources: &Sources) -> Option<(Reason, String)> {
-        if let (Some(trouble), true) =
-            (&sources.trouble, record.source_unseen || matches!(record.source, Source::File(_)))
-        {
-            return Some((Reason::SourceUnreadable, trouble.clone()));
-        }
-        match &record.source {
-            Source::File(path) => self.broken.get(path).cloned(),
-            Source::Applied => None,
-        }
-        .or_else(|| {
-            let any = self.broken.iter().next().filter(|_| record.source_unseen)?;
-            Some((Reason::SourceUnreadable, format!("{} cannot be read: {}", any.0, any.1.1)))
-        })
+fn refuse(want: &mut Arc<Want>, reason: Reason, message: String) {
+    if let Want::Present { resolved, .. } = Arc::make_mut(want) {
+        *resolved = Err(Refused { reason, message });
     }
 }
 
 /// (user, case) is unique: the session that has the record keeps it, else the first by source.
 fn settle_workspaces(
-    decided: &mut BTreeMap<SessionName, Want>,
+    decided: &mut BTreeMap<SessionName, Arc<Want>>,
     records: &BTreeMap<SessionName, Arc<Record>>,
 ) {
-    let mut owners: BTreeMap<(UserName, CaseName), SessionName> = records
-        .iter()
-        .map(|(name, record)| ((record.user.clone(), record.case.clone()), name.clone()))
-        .collect();
-    let mut order: Vec<(Source, SessionName)> = decided
-        .iter()
-        .filter_map(|(name, want)| match want {
-            Want::Present { source, .. } => Some((source.clone(), name.clone())),
-            _ => None,
-        })
-        .collect();
-    order.sort();
-    for (_, name) in order {
-        let Some(Want::Present { object, resolved, .. }) = decided.get_mut(&name) else { continue };
-        let key = (object.user.clone(), object.case.clone());
-        let owner = owners.entry(key).or_insert_with(|| name.clone());
-        if *owner != name {
-            *resolved = Err(Refused {
-                reason: Reason::WorkspaceInUse,
-                message: format!(
-                    "the workspace of {} and {} belongs to session {owner}",
-                    object.user, object.case
-                ),
-            });
+    let mut claims: BTreeMap<(&UserName, &CaseName), Vec<(&Source, &SessionName)>> =
+        BTreeMap::new();
+    for (name, want) in &*decided {
+        if let Want::Present { object, source, .. } = &**want {
+            claims.entry((&object.user, &object.case)).or_default().push((source, name));
+        }
+    }
+    let mut owners: BTreeMap<(&UserName, &CaseName), &SessionName> = BTreeMap::new();
+    for (name, record) in records {
+        owners.insert((&record.user, &record.case), name);
+    }
+    let mut losers = Vec::new();
+    for (place, mut claimants) in claims {
+        claimants.sort();
+        let owner = owners.get(&place).copied().or(claimants.first().map(|(_, name)| *name));
+        let lost = claimants.iter().filter(|(_, name)| Some(*name) != owner);
+        losers.extend(lost.map(|(_, name)| {
+            let (user, case) = place;
+            let owner = owner.map(ToString::to_string).unwrap_or_default();
+            let message = format!("the workspace of {user} and {case} belongs to session {owner}");
+            ((*name).clone(), message)
+        }));
+    }
+    for (name, message) in losers {
+        if let Some(want) = decided.get_mut(&name) {
+            refuse(want, Reason::WorkspaceInUse, message);
         }
     }
 }
@@ -549,13 +506,13 @@ fn raw_of(object: &Object) -> String {
 
 /// Puts an object into a file of an imagined listing, also if the file is broken now.
 fn imagine_in(file: std::collections::btree_map::Entry<'_, String, SourceFile>, object: Object) {
-    let none = || SourceFile::Parsed { objects: Vec::new(), revision: String::new() };
+    let none = || SourceFile::Parsed { objects: Arc::default(), revision: String::new() };
     let file = file.or_insert_with(none);
     if !matches!(file, SourceFile::Parsed { .. }) {
         *file = none();
     }
     if let SourceFile::Parsed { objects, .. } = file {
-        objects.push(object);
+        Arc::make_mut(objects).push(object);
     }
 }
 
@@ -563,15 +520,6 @@ fn refused(refusals: &[crate::spec::Refusal]) -> Refused {
     let reason = refusals.first().map_or(Reason::InvalidSpec, |refusal| refusal.reason);
     let messages: Vec<String> = refusals.iter().map(|refusal| refusal.message.clone()).collect();
     Refused { reason, message: messages.join("; ") }
-}
-
-fn parse(name: &str, text: &str) -> Result<Vec<Object>, Vec<String>> {
-    let parsed = crate::spec::parse_file(name, text.as_bytes());
-    if parsed.complaints.is_empty() {
-        Ok(parsed.objects.into_iter().map(|located| located.object).collect())
-    } else {
-        Err(parsed.complaints.iter().map(ToString::to_string).collect())
-    }
 }
 
 fn parse_all(files: &[(String, String)]) -> Answer<Vec<Object>> {

@@ -151,6 +151,12 @@ fn unrecorded_directory(
             actions.extend([Action::TrashWorkspace, Action::EmptyTrash]);
             Ok(())
         }
+        // An end that was cut short may have moved it to the trash already.
+        Look::Known(_) if view.record.ending.is_some() => {
+            view.gate(Operation::Cleanup).map_err(|closed| stuck(&closed))?;
+            actions.push(Action::EmptyTrash);
+            Ok(())
+        }
         Look::Known(_) => Ok(()),
     }
 }

@@ -10,6 +10,9 @@ use super::container::{self, Own};
 use super::scarce::{NoPort, Scarce};
 use super::{Closed, View, Want, held, idle, steps, unseen};
 
+/// Lifetimes that are over are ended one after the other, so far apart.
+const NEXT_EXPIRY: chrono::TimeDelta = chrono::TimeDelta::seconds(1);
+
 /// Decides for a session that is to stay.
 pub(super) fn keep(view: &View<'_>, scarce: &mut Scarce) -> SessionPlan {
     let containers = match &view.one.containers {
@@ -85,9 +88,7 @@ fn lifecycle(view: &View<'_>, scarce: &mut Scarce) -> Lifecycle {
     if let Some(retired) = &record.retired {
         return Lifecycle::Stopped(retired.reason);
     }
-    let age = record.applied.resolved.lifetime.max_age;
-    let over = record.active_since.and_then(|since| since.checked_add_signed(delta(age)));
-    if !age.is_zero() && over.is_some_and(|over| over <= view.now()) && scarce.take_expiry() {
+    if expiry(view).is_some_and(|over| over <= view.now()) && scarce.take_expiry() {
         return Lifecycle::Expired(Reason::Expired);
     }
     let quiet = record.applied.resolved.lifetime.idle_timeout;
@@ -99,15 +100,20 @@ fn lifecycle(view: &View<'_>, scarce: &mut Scarce) -> Lifecycle {
 
 /// When its lifetime may be over, if nothing happens until then.
 fn wake_at_its_end(view: &View<'_>, plan: &mut SessionPlan) {
-    let lifetime = view.record.applied.resolved.lifetime;
-    if !lifetime.max_age.is_zero() {
-        let since = view.record.active_since;
-        wake(plan, since.and_then(|since| since.checked_add_signed(delta(lifetime.max_age))));
+    let soon = view.now() + NEXT_EXPIRY;
+    wake(plan, expiry(view).map(|over| over.max(soon)));
+    let quiet = view.record.applied.resolved.lifetime.idle_timeout;
+    if !quiet.is_zero() && !view.one.idle_for.is_zero() {
+        let left = quiet.saturating_sub(view.one.idle_for);
+        wake(plan, view.now().checked_add_signed(delta(left)).map(|over| over.max(soon)));
     }
-    if !lifetime.idle_timeout.is_zero() && !view.one.idle_for.is_zero() {
-        let left = lifetime.idle_timeout.saturating_sub(view.one.idle_for);
-        wake(plan, view.now().checked_add_signed(delta(left)));
-    }
+}
+
+/// When its age is over, if it has one.
+fn expiry(view: &View<'_>) -> Option<Timestamp> {
+    let age = view.record.applied.resolved.lifetime.max_age;
+    let since = view.record.active_since.filter(|_| !age.is_zero())?;
+    since.checked_add_signed(delta(age))
 }
 
 /// A `std` duration as chrono has it; what does not fit is for ever.

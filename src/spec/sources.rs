@@ -2,6 +2,7 @@
 //! operator that compares it with its records.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -13,8 +14,8 @@ use super::{Object, parse_file};
 pub enum SourceFile {
     /// It parses as a whole.
     Parsed {
-        /// Its objects.
-        objects: Vec<Object>,
+        /// Its objects. Clones share them: what is the same is seen to be without a look inside.
+        objects: Arc<Vec<Object>>,
         /// Short hash of its contents.
         revision: String,
     },
@@ -41,7 +42,7 @@ pub fn read_source(path_shown: &str, contents: &[u8]) -> SourceFile {
     if parsed.complaints.is_empty() {
         let digest = Sha256::digest(contents);
         SourceFile::Parsed {
-            objects: parsed.objects.into_iter().map(|located| located.object).collect(),
+            objects: Arc::new(parsed.objects.into_iter().map(|located| located.object).collect()),
             revision: hex(digest.get(..6).unwrap_or_default()),
         }
     } else {

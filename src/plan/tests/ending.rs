@@ -86,6 +86,20 @@ fn an_end_cut_short_after_the_trash_is_finished() {
     );
 }
 
+/// The directory was made and moved away before the record said that there is one.
+#[test]
+fn an_end_cut_short_leaves_nothing_of_an_unrecorded_workspace_in_the_trash() {
+    check(
+        "gone ann-one
+         record ann-one port=8001 bare ending=presynced",
+        expect![[r#"
+            ann-one is Terminating: its file is gone
+              remove workspace from the trash
+              release port and record
+        "#]],
+    );
+}
+
 #[test]
 fn a_session_without_workspace_just_goes() {
     check(

@@ -297,7 +297,7 @@ fn file(path: &str, text: &str) -> SourceFile {
     let parsed = docket::spec::parse_file(path, text.as_bytes());
     assert!(parsed.complaints.is_empty(), "{:?} in {text}", parsed.complaints);
     SourceFile::Parsed {
-        objects: parsed.objects.into_iter().map(|located| located.object).collect(),
+        objects: Arc::new(parsed.objects.into_iter().map(|located| located.object).collect()),
         revision: String::new(),
     }
 }
