@@ -5,6 +5,8 @@ use std::io::{self, IsTerminal as _, Write as _};
 use clap::ValueEnum;
 use serde::Serialize;
 
+use crate::model::is_sly;
+
 /// `-o`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
 pub(super) enum Format {
@@ -72,24 +74,20 @@ pub(super) fn line(value: &impl Serialize) -> io::Result<String> {
 /// JSON and YAML escape the first control bytes themselves; DEL and the C1 range, which
 /// terminals obey too, are written in the way that both read.
 fn harmless(text: String) -> String {
-    if !text.chars().any(is_sly) {
+    let escaped = |c: char| !c.is_ascii_control() && is_sly(c) || c == '\u{7f}';
+    if !text.chars().any(escaped) {
         return text;
     }
     text.chars()
-        .map(|c| if is_sly(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() })
+        .map(|c| if escaped(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() })
         .collect()
-}
-
-/// DEL, C1, and what turns the reading direction around.
-fn is_sly(c: char) -> bool {
-    matches!(c, '\u{7f}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Text on one line that does nothing to a terminal.
 pub(super) fn clean(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() || is_sly(c) {
+        if is_sly(c) {
             out.extend(c.escape_default());
         } else {
             out.push(c);

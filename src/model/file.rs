@@ -99,7 +99,12 @@ impl RelPath {
     }
 }
 
-/// Bytes as printable text, reversibly: control bytes, `%` and what is not UTF-8 as `%XX`.
+/// Control characters, and what turns the reading direction around: none of it is printed raw.
+pub fn is_sly(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Bytes as printable text, reversibly: what is [`is_sly`], `%` and what is not UTF-8 as `%XX`.
 pub fn escape_bytes(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     let hex = |text: &mut String, b: u8| {
@@ -107,7 +112,7 @@ pub fn escape_bytes(bytes: &[u8]) -> String {
     };
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
-            if c.is_control() || c == '%' {
+            if is_sly(c) || c == '%' {
                 let mut buffer = [0; 4];
                 c.encode_utf8(&mut buffer).bytes().for_each(|b| hex(&mut text, b));
             } else {

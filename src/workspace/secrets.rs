@@ -1,4 +1,5 @@
-//! Secret values as files for mounting: root-only on the host, on a tmpfs where `/run` is one.
+//! Secret values as files for mounting: root-only on the host, in memory where `/run` or
+//! `/dev/shm` is, else beside the workspaces.
 //!
 //! The file itself may be read by all (0444), so that whatever user the container runs as can; the
 //! directories above it are 0700, which a mount of the file alone does not inherit.
@@ -25,22 +26,27 @@ const TMPFS_MAGIC: i64 = 0x0102_1994;
 
 /// Where secrets of a root lie, and the path of it.
 fn store(inner: &Inner) -> Result<(OwnedFd, PathBuf), Fault> {
-    if let Some(run) = open_run() {
-        use std::os::unix::ffi::OsStrExt as _;
+    use std::os::unix::ffi::OsStrExt as _;
+    for memory in ["/run", "/dev/shm"] {
+        let Some(fd) = open_memory(memory) else { continue };
+        let all = own_dir(&fd, "docket-secrets")?;
+        // Anybody may make a directory in /dev/shm, and would be its owner still.
+        if fstat(&all)?.st_uid != rustix::process::geteuid().as_raw() {
+            continue;
+        }
         let sum = sha2::Sha256::digest(inner.root.as_os_str().as_bytes());
         let root = Sha256(sum.into()).hex()[..16].to_owned();
-        let all = own_dir(&run, "docket-secrets")?;
-        let path = Path::new("/run/docket-secrets").join(&root);
+        let path = Path::new(memory).join("docket-secrets").join(&root);
         return Ok((own_dir(&all, &root)?, path));
     }
     Ok((own_dir(&inner.docket, "secrets")?, inner.root.join(".docket/secrets")))
 }
 
-/// `/run`, if it is in memory.
-fn open_run() -> Option<OwnedFd> {
+/// A directory, if it is in memory.
+fn open_memory(path: &str) -> Option<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let run = openat(CWD, "/run", flags, Mode::empty()).ok()?;
-    (fstatfs(&run).ok()?.f_type == TMPFS_MAGIC).then_some(run)
+    let fd = openat(CWD, path, flags, Mode::empty()).ok()?;
+    (fstatfs(&fd).ok()?.f_type == TMPFS_MAGIC).then_some(fd)
 }
 
 impl Inner {

@@ -5,6 +5,7 @@ mod crash;
 mod disk;
 mod drift;
 mod faults;
+mod hostile;
 mod life;
 mod promises;
 mod proxy;

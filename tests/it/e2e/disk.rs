@@ -10,10 +10,10 @@ use super::rig::{Rig, class, condition, http, run, session, stored};
 const MIB: u64 = 1 << 20;
 
 /// A file system of its own for the workspaces; gone with the test, before the rig.
-struct Small(PathBuf);
+pub struct Small(PathBuf);
 
 impl Small {
-    fn mount(rig: &Rig, size: &str) -> Small {
+    pub fn mount(rig: &Rig, size: &str) -> Small {
         let at = rig.path("workspaces");
         std::fs::create_dir(&at).unwrap();
         let options = format!("size={size},mode=700");

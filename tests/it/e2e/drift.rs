@@ -131,7 +131,7 @@ fn f13_a_port_held_by_a_foreign_process_is_passed_over() {
 }
 
 #[test]
-fn l2_a_process_that_answers_on_the_port_does_not_make_a_session_ready() {
+fn a_session_that_has_not_answered_yet_is_not_ready() {
     let mut rig = Rig::new("squat");
     rig.write("legal.yaml", &class("legal", "").replace("startup: 20s", "startup: 60s"));
     rig.start();

@@ -140,6 +140,11 @@ impl Rig {
         self.operator = Some(child);
     }
 
+    /// The operator's process.
+    pub fn pid(&self) -> u32 {
+        self.operator.as_ref().expect("it was started").id()
+    }
+
     /// kill -9.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.operator.take() {
