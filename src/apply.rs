@@ -1,6 +1,7 @@
 //! Effects: one arm an action, and what their outcomes leave in the record.
 
 mod book;
+mod collect;
 mod containers;
 mod execute;
 mod facts;
@@ -10,8 +11,11 @@ mod gate;
 mod lanes;
 mod lazy;
 pub mod notes;
+mod restore;
 
 pub use book::Book;
+pub use collect::{Collected, Garbage, collect};
 pub use execute::{Doors, Ran, StepError, owner_of, place, run, sweep_trash};
-pub use lanes::{Lanes, hydrate_paths};
+pub use lanes::{Lanes, UNCONDITIONAL, hydrate_paths};
 pub use lazy::{Failures, Filler, IsShort};
+pub use restore::{RestoreFailed, restore};

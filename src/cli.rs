@@ -15,7 +15,9 @@ mod exit;
 mod explain;
 mod files;
 mod gate;
+mod gc;
 mod get;
+mod history;
 mod input;
 mod lazy;
 mod local;
@@ -103,6 +105,9 @@ enum Command {
     Hydrate(files::Hydrate),
     /// Sync a session's files now
     Sync(files::Sync),
+    /// List the earlier states of a session's workspace
+    History(history::History),
+    Restore(history::Restore),
     /// End a session's container until `docket start`; workspace and port are kept
     Stop(verb::Named),
     /// Undo `docket stop`, or begin an ended lifetime anew
@@ -115,6 +120,9 @@ enum Command {
     Resume(verb::Named),
     /// Show the sessions that the prune guard holds, and confirm their end
     ConfirmPrune(confirm::ConfirmPrune),
+    Gc(gc::Gc),
+    /// List what is in the trash, and when it goes
+    Trash(gc::Trash),
     /// Check the engine, the kernel, modes, ports and the store
     Doctor(doctor::Doctor),
     /// Print the token for HTTP
@@ -217,6 +225,10 @@ async fn dispatch(context: &Context, command: Command) -> Result<Code, Failure> 
         Command::Files(command) => files::run(context, &command).await,
         Command::Hydrate(command) => files::hydrate(context, &command).await,
         Command::Sync(command) => files::sync(context, &command).await,
+        Command::History(command) => history::run(context, &command).await,
+        Command::Restore(command) => history::restore(context, &command).await,
+        Command::Gc(command) => gc::run(context, &command).await,
+        Command::Trash(command) => gc::trash(context, &command).await,
         Command::Stop(command) => verb::run(context, &command, Verb::Stop).await,
         Command::Start(command) => verb::run(context, &command, Verb::Start).await,
         Command::Restart(command) => verb::run(context, &command, Verb::Restart).await,

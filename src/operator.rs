@@ -15,6 +15,7 @@ mod fleet;
 pub mod handle;
 mod health;
 mod idle;
+mod keeping;
 mod pass;
 mod publish;
 mod start;

@@ -21,7 +21,7 @@ use crate::status::SessionView;
 
 use super::reader::Reader;
 use super::{
-    Confirmed, Deletion, Done, ErrorBody, EventList, Files, Paths, SessionList, parse_selector,
+    Collection, Confirmed, Deletion, Done, ErrorBody, EventList, Files, Paths, Restoration, SessionList, parse_selector,
     selectable, streams,
 };
 
@@ -48,6 +48,7 @@ pub(super) fn router(handle: Handle, closing: CancellationToken) -> Router {
         .route("/sessions", get(sessions))
         .route("/sessions/{name}", get(session).delete(delete_one))
         .route("/sessions/{name}/files", get(files))
+        .route("/sessions/{name}/history", get(history))
         .route("/sessions/{name}/logs", get(logs))
         .route("/sessions/{name}/{verb}", post(command))
         .route("/events", get(events))
@@ -57,6 +58,8 @@ pub(super) fn router(handle: Handle, closing: CancellationToken) -> Router {
         .route("/delete", post(delete))
         .route("/confirm-prune", post(confirm_prune))
         .route("/rescan", post(rescan))
+        .route("/gc", post(gc))
+        .route("/trash", get(trash))
         .route("/top", get(top))
         .route("/sources", get(sources))
         .route("/doctor", get(doctor));
@@ -248,6 +251,26 @@ async fn files(State(served): State<Served>, Path(name): Path<String>) -> Reply<
     Ok(Json(served.ask(|reply| Ask::Files(name, reply)).await?).into_response())
 }
 
+async fn history(
+    State(served): State<Served>,
+    Path(name): Path<String>,
+    Query(params): Params,
+) -> Reply<Response> {
+    let name = name_of(&name)?;
+    let most = usize::try_from(number(&params, "limit")?.unwrap_or(0)).unwrap_or(usize::MAX);
+    Ok(Json(served.ask(|reply| Ask::History(name, most, reply)).await?).into_response())
+}
+
+async fn gc(State(served): State<Served>, bytes: Bytes) -> Reply<Response> {
+    let Collection { older_than_seconds, dry_run: dry } = body(&bytes)?;
+    let older_than = Duration::from_secs(older_than_seconds);
+    Ok(Json(served.ask(|reply| Ask::Gc { older_than, dry, reply }).await?).into_response())
+}
+
+async fn trash(State(served): State<Served>) -> Reply<Response> {
+    Ok(Json(served.ask(Ask::Trash).await?).into_response())
+}
+
 async fn logs(
     State(served): State<Served>,
     Path(name): Path<String>,
@@ -343,6 +366,13 @@ async fn command(
         "hydrate" => {
             let Paths { paths } = body(&bytes)?;
             served.ask(|reply| Ask::Hydrate(name, paths, reply)).await?
+        }
+        "restore" => {
+            let Restoration { at, path } = body(&bytes)?;
+            if at.is_empty() {
+                return Err(Problem::invalid("at: expected the id of a state"));
+            }
+            served.ask(|reply| Ask::Restore { name, at, path, reply }).await?
         }
         word => {
             let verb: Verb = serde_json::from_value(word.into())

@@ -124,6 +124,34 @@ pub struct Paths {
     pub paths: Vec<String>,
 }
 
+/// Body of `POST sessions/NAME/restore`.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Restoration {
+    /// The state: its id, the beginning of it, or a moment (RFC 3339).
+    #[serde(default)]
+    pub at: String,
+    /// What of it; left out: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+}
+
+/// Body of `POST gc`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Collection {
+    /// What is younger stays.
+    pub older_than_seconds: u64,
+    /// Nothing is removed.
+    pub dry_run: bool,
+}
+
+impl Default for Collection {
+    fn default() -> Collection {
+        Collection { older_than_seconds: 30 * 24 * 3600, dry_run: false }
+    }
+}
+
 /// Answer of what has nothing but its being done to tell.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {

@@ -14,8 +14,12 @@ use crate::world::{Contents, Ledger, LedgerError, Write};
 const EVENTS: usize = 2000;
 /// Name of the ledger's fact that holds the sessions that are over.
 const ENDED: &str = "ended";
+/// Name of the ledger's fact that says whose workspaces went into the trash.
+const TRASHED: &str = "trashed";
 /// How many of them are remembered, and for how long.
 const ENDED_KEPT: (usize, TimeDelta) = (256, TimeDelta::days(1));
+/// How many of those are remembered.
+const TRASHED_KEPT: usize = 1000;
 
 /// All records, and everything else the ledger keeps.
 #[derive(Debug)]
@@ -28,6 +32,8 @@ pub struct Book<L> {
     doubtful: Mutex<Vec<Uid>>,
     /// Sessions that are over, and since when, for a day: what still comes of them is removed.
     ended: Mutex<Arc<BTreeMap<Uid, Timestamp>>>,
+    /// Whose workspaces went into the trash, newest last.
+    trashed: Mutex<Vec<(Uid, String)>>,
     events: Mutex<u64>,
     /// Events that are not in the ledger yet: they go with the next batch.
     unkept: Mutex<Vec<Event>>,
@@ -73,6 +79,13 @@ impl<L: Ledger> Book<L> {
                     .and_then(|text| serde_json::from_str(text).ok())
                     .unwrap_or_default(),
             )),
+            trashed: Mutex::new(
+                contents
+                    .facts
+                    .get(TRASHED)
+                    .and_then(|text| serde_json::from_str(text).ok())
+                    .unwrap_or_default(),
+            ),
             events: Mutex::new(seq),
             unkept: Mutex::default(),
             past: Arc::new(Mutex::new(past)),
@@ -226,6 +239,21 @@ impl<L: Ledger> Book<L> {
     /// The sessions that are over: nothing of them is owed, and nothing of them may stay.
     pub fn ended(&self) -> Arc<BTreeMap<Uid, Timestamp>> {
         Arc::clone(&locked(&self.ended))
+    }
+
+    /// Remembers whose workspace a uid's was, for those who look into the trash later.
+    pub fn with_trashed(&self, record: &Record) -> Option<Write> {
+        let mut all = locked(&self.trashed);
+        all.retain(|(uid, _)| *uid != record.uid);
+        all.push((record.uid.clone(), record.name.to_string()));
+        let excess = all.len().saturating_sub(TRASHED_KEPT);
+        all.drain(..excess);
+        serde_json::to_string(&*all).ok().map(|text| Write::Fact(TRASHED.to_owned(), text))
+    }
+
+    /// Names of sessions whose workspaces went into the trash.
+    pub fn trashed(&self) -> BTreeMap<Uid, String> {
+        locked(&self.trashed).iter().cloned().collect()
     }
 
     /// The sync index of a session; empty if it has none that can be trusted.

@@ -328,6 +328,10 @@ where
 
     async fn drop_record(&self) -> Result<(), StepError> {
         let record = self.record()?;
+        let kept = record.files.excluded > 0 || record.ending.as_ref().is_some_and(|e| e.discard);
+        if kept && let Some(whose) = self.doors.book.with_trashed(&record) {
+            self.doors.book.ledger().commit(vec![whose]).await?;
+        }
         self.doors.workspaces.drop_secrets(&record.uid).await?;
         self.doors.workspaces.drop_note(&record.uid).await?;
         self.doors.book.drop_record(&record.uid, self.now()).await?;

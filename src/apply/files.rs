@@ -34,6 +34,7 @@ use crate::world::{
 };
 
 pub use history::{Holds, PutBack, RestoreError, StateSeen, history};
+pub(super) use remote::read as read_small;
 pub use remote::load_remote;
 
 /// Scans in a row for files that change while they are read.
@@ -276,6 +277,27 @@ pub async fn sync_restored<W: Workspaces, O: Objects, C: Clock>(
     work.sync(base, ScanMode::Quick).await
 }
 
+/// What waits here for a sync that cannot be: counted against what both sides agreed on last.
+///
+/// # Errors
+/// The workspace's.
+#[expect(clippy::too_many_arguments, reason = "the doors, the session, its index")]
+pub async fn waiting<W: Workspaces, O: Objects, C: Clock>(
+    workspaces: &W,
+    objects: &O,
+    clock: &C,
+    place: &Place,
+    spec: &WorkspaceSpec,
+    owner: (u32, u32),
+    floor: MinFree,
+    base: Option<&Base>,
+) -> Result<Found, FilesError> {
+    let excludes = Excludes::new(&spec.sync_exclude)?;
+    let emptied = true;
+    let work = Work { workspaces, objects, clock, place, spec, owner, floor, excludes, emptied };
+    work.waiting(base).await
+}
+
 /// Makes an earlier state (by its id, the beginning of it, or a moment) the current one in the
 /// store; with a path only what it has there, beside what is there now. The workspace follows by
 /// [`sync_restored`].
@@ -392,6 +414,14 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
             }
             base = Some(next);
         }
+    }
+
+    /// Counts what a sync would store, as far as it can be known without the store.
+    async fn waiting(&self, base: Option<&Base>) -> Result<Found, FilesError> {
+        let known = base.cloned().unwrap_or_default();
+        let scan = self.workspaces.scan(self.place, self.spec, &known, ScanMode::Quick).await?;
+        let plan = self.plan(base, &scan, &remote::of_base(&known))?;
+        Ok(self.tell_pending(known, &scan, &plan, &Outcome::default()))
     }
 
     /// Loads what the store has, scans, and lets the diff decide.

@@ -2,16 +2,17 @@
 //! one that a stop or an end waits for. What a sync or hydration found is kept here.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{Operation, Record, RelPath, SyncKind, Uid};
+use crate::model::{CaseName, Operation, Record, RelPath, SyncKind, Uid, UserName};
 use crate::plan::MinFree;
 use crate::world::{Clock, Engine, Ledger, Objects, ScanMode, Workspaces, Write};
 
 use super::execute::{Doors, StepError, copy_record, place};
-use super::files::{self, Found};
+use super::files::{self, FilesError, Found};
 
 /// Creates, starts and removals beside each other. The engine burns a fifth of a second of cpu a
 /// published container; more than this many at once gain nothing.
@@ -24,18 +25,28 @@ pub struct Lanes {
     /// A permit is held during each create, start and removal.
     pub(super) engine: tokio::sync::Semaphore,
     floor: Mutex<MinFree>,
+    /// By `user/case`: held while anything commits to it or is collected of it.
+    cases: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// Whether it was looked at how the store takes conditional writes.
+    said_unconditional: AtomicBool,
 }
 
 impl Default for Lanes {
     fn default() -> Lanes {
         let engine = tokio::sync::Semaphore::new(ENGINE_ABREAST);
-        Lanes { files: Mutex::default(), engine, floor: Mutex::new(MinFree::Bytes(0)) }
+        Lanes {
+            files: Mutex::default(),
+            engine,
+            floor: Mutex::new(MinFree::Bytes(0)),
+            cases: Mutex::default(),
+            said_unconditional: AtomicBool::new(false),
+        }
     }
 }
 
 #[derive(Debug, Default)]
 struct Lane {
-    turn: tokio::sync::Mutex<()>,
+    turn: Arc<tokio::sync::Mutex<()>>,
     background: Mutex<CancellationToken>,
 }
 
@@ -53,6 +64,33 @@ impl Lanes {
     /// What [`Lanes::set_floor`] said last.
     pub fn floor(&self) -> MinFree {
         *self.floor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A case's turn in the store.
+    pub(super) async fn case(
+        &self,
+        user: &UserName,
+        case: &CaseName,
+    ) -> tokio::sync::OwnedMutexGuard<()> {
+        let turn = {
+            let mut cases = self.cases.lock().unwrap_or_else(PoisonError::into_inner);
+            // Those that nobody holds or waits for are forgotten.
+            cases.retain(|_, turn| Arc::strong_count(turn) > 1);
+            Arc::clone(cases.entry(format!("{user}/{case}")).or_default())
+        };
+        turn.lock_owned().await
+    }
+
+    /// A session's turn for work that gives way to what a stop or an end waits for.
+    pub(super) async fn background(
+        &self,
+        uid: &Uid,
+    ) -> (tokio::sync::OwnedMutexGuard<()>, CancellationToken) {
+        let lane = self.of(uid);
+        let turn = Arc::clone(&lane.turn).lock_owned().await;
+        let stop = CancellationToken::new();
+        *lane.background.lock().unwrap_or_else(PoisonError::into_inner) = stop.clone();
+        (turn, stop)
     }
 
     /// Forgets a session that is over.
@@ -87,6 +125,7 @@ where
         doors.lanes.interrupt(&record.uid);
     }
     let _turn = lane.turn.lock().await;
+    let _case = doors.lanes.case(&record.user, &record.case).await;
     let stop = CancellationToken::new();
     if kind == SyncKind::Background {
         *lane.background.lock().unwrap_or_else(PoisonError::into_inner) = stop.clone();
@@ -112,8 +151,16 @@ where
         biased;
         () = cancel.cancelled() => return Err(StepError::Interrupted),
         () = stop.cancelled() => return Err(StepError::Interrupted),
-        found = work => found?,
+        found = work => found,
     };
+    let found = match found {
+        Ok(found) => found,
+        Err(error) => {
+            note_waiting(doors, record, base.as_ref(), &error).await;
+            return Err(error.into());
+        }
+    };
+    say_unconditional(doors).await;
     let now = doors.clock.now();
     let conflicts = found.seen.conflicts;
     keep(doors, &record.uid, base.as_ref(), found, |record| {
@@ -127,6 +174,65 @@ where
     }
     Ok(())
 }
+
+/// After a sync that failed, edits wait: they are counted all the same.
+async fn note_waiting<E, O, W, L, C>(
+    doors: &Doors<E, O, W, L, C>,
+    record: &Record,
+    base: Option<&crate::model::Base>,
+    error: &FilesError,
+) where
+    E: Engine,
+    O: Objects,
+    W: Workspaces,
+    L: Ledger,
+    C: Clock,
+{
+    if matches!(error, FilesError::Workspace(_) | FilesError::Exclude(_)) {
+        return;
+    }
+    let counted = files::waiting(
+        &doors.workspaces,
+        &doors.objects,
+        &doors.clock,
+        &place(record),
+        &record.applied.resolved.workspace,
+        super::execute::owner_of(record),
+        doors.lanes.floor(),
+        base,
+    )
+    .await;
+    let kept = match counted {
+        Ok(found) => {
+            let (seen, remarks) = (found.seen, found.remarks);
+            let change = |record: &mut Record| {
+                let conflicts = record.files.conflicts;
+                record.files = crate::model::FilesSeen { conflicts, ..seen };
+                record.remarks = remarks;
+            };
+            doors.book.update(&record.uid, change).await.map(drop).map_err(StepError::from)
+        }
+        Err(error) => Err(error.into()),
+    };
+    if let Err(error) = kept {
+        tracing::debug!(session = %record.name, %error, "what waits was not counted");
+    }
+}
+
+/// Says once that the store does not decide conditional writes itself.
+async fn say_unconditional<E, O: Objects, W, L: Ledger, C: Clock>(doors: &Doors<E, O, W, L, C>) {
+    if doors.lanes.said_unconditional.load(Ordering::Relaxed) {
+        return;
+    }
+    let Ok(decides) = doors.objects.is_conditional().await else { return };
+    if !doors.lanes.said_unconditional.swap(true, Ordering::Relaxed) && !decides {
+        doors.book.event(doors.clock.now(), None, true, "StoreUnconditional", UNCONDITIONAL);
+    }
+}
+
+/// What a store without conditional writes means.
+pub const UNCONDITIONAL: &str = "the store does not know conditional writes: docket reads, compares \
+    and writes, so let nothing else write to a case while its session lives";
 
 /// Fetches what must be there before the start, and keeps what came of it.
 pub(super) async fn hydrate<E, O, W, L, C>(
@@ -170,7 +276,7 @@ where
 }
 
 /// Keeps an index and its counts in one batch with a change of the record.
-async fn keep<E, O, W, L, C>(
+pub(super) async fn keep<E, O, W, L, C>(
     doors: &Doors<E, O, W, L, C>,
     uid: &Uid,
     before: Option<&crate::model::Base>,

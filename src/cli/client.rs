@@ -46,6 +46,11 @@ impl Client {
         self.quick(self.call(Method::POST, path, body)).await
     }
 
+    /// Reads one value that may take its time.
+    pub(super) async fn get_and_wait<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.call(Method::GET, path, &()).await
+    }
+
     /// Asks for something to be done and waits as long as it takes.
     pub(super) async fn post_and_wait<T: DeserializeOwned>(
         &self,

@@ -61,6 +61,12 @@ where
                 give(reply, answer);
             }
             Ask::Doctor(reply) => self.doctor(reply),
+            Ask::History(name, most, reply) => self.history_of(&name, most, reply),
+            Ask::Restore { name, at, path, reply } => {
+                self.restore_now(&name, at, path.as_deref(), reply);
+            }
+            Ask::Gc { older_than, dry, reply } => self.collect_garbage(older_than, dry, reply),
+            Ask::Trash(reply) => self.trash(reply),
             Ask::Rescan => {
                 let _a_rescan_is_due_already = self.mail.rescan.try_send(());
                 self.look_again = true;
@@ -88,7 +94,7 @@ where
             .ok_or_else(|| Refusal::NotFound(format!("there is no session `{name}`")))
     }
 
-    fn record_of(&self, name: &SessionName) -> Answer<Arc<Record>> {
+    pub(super) fn record_of(&self, name: &SessionName) -> Answer<Arc<Record>> {
         self.known(name)?;
         self.doors.book.by_session(name).ok_or_else(|| {
             Refusal::Refused(format!(
@@ -539,6 +545,12 @@ where
                 ),
             });
             findings.push(match doors.objects.head("docket-doctor").await {
+                Ok(_) if matches!(doors.objects.is_conditional().await, Ok(false)) => finding(
+                    "store",
+                    "warn",
+                    format!("it answers; {}", crate::apply::UNCONDITIONAL),
+                    "use a server that knows If-Match and If-None-Match on PUT",
+                ),
                 Ok(_) => finding("store", "ok", "it answers".into(), ""),
                 Err(error) => finding(
                     "store",
@@ -573,7 +585,7 @@ fn finding(check: &str, level: &str, message: String, hint: &str) -> Finding {
     Finding { check: check.to_owned(), level: level.to_owned(), message, hint: hint.to_owned() }
 }
 
-fn give<T>(reply: oneshot::Sender<Answer<T>>, answer: Answer<T>) {
+pub(super) fn give<T>(reply: oneshot::Sender<Answer<T>>, answer: Answer<T>) {
     let _nobody_waits = reply.send(answer);
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use crate::model::{Event, FileState, SessionName, Usage};
+use crate::model::{Event, FileState, SessionName, Timestamp, Usage};
 use crate::status::SessionView;
 use crate::world::LogStream;
 
@@ -149,6 +149,90 @@ pub struct TopView {
     pub quota_bytes: u64,
 }
 
+/// One state of a workspace.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct StateView {
+    /// What `docket restore --at` takes.
+    pub id: String,
+    /// Since when it was the current one.
+    pub time: Timestamp,
+    /// It is the current one.
+    pub current: bool,
+    /// Regular files in it.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files that are new in it.
+    pub added: u64,
+    /// Files whose contents, mode or time are others than before.
+    pub changed: u64,
+    /// Files that were there before.
+    pub removed: u64,
+    /// What changed, for people.
+    pub changes: String,
+    /// Why it cannot be read; empty: it can.
+    pub error: String,
+}
+
+/// States of a workspace, newest first.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HistoryView {
+    /// The newest of them.
+    pub states: Vec<StateView>,
+    /// How many older ones there are.
+    pub older: u64,
+}
+
+/// An object that goes, or went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectView {
+    /// Its key in the store.
+    pub key: String,
+    /// Its bytes.
+    pub size: u64,
+    /// When it was written.
+    pub written: Option<Timestamp>,
+}
+
+/// A case of which nothing was collected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GarbageView {
+    /// `user/case`.
+    pub case: String,
+    /// Why.
+    pub why: String,
+}
+
+/// What `docket gc` found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GcView {
+    /// Nothing was removed.
+    pub dry_run: bool,
+    /// What went, or would go.
+    pub objects: Vec<ObjectView>,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Cases that were left alone.
+    pub left: Vec<GarbageView>,
+}
+
+/// Something in the trash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrashView {
+    /// Its name beneath `.docket/trash`.
+    pub name: String,
+    /// Whose workspace it was, if that is still known.
+    pub session: Option<String>,
+    /// When it was moved there.
+    pub moved_at: Timestamp,
+    /// When it is removed; `None`: not by itself, or not yet.
+    pub removed_at: Option<Timestamp>,
+    /// Why there is no such time; else empty.
+    pub why: String,
+}
+
 /// One finding of `docket doctor`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
@@ -205,6 +289,30 @@ pub enum Ask {
     Sources(oneshot::Sender<Answer<Vec<SourceView>>>),
     /// `docket confirm-prune`: the names that were held and are confirmed now.
     ConfirmPrune(oneshot::Sender<Answer<Vec<String>>>),
+    /// `docket history`: so many of the newest states; 0: all.
+    History(SessionName, usize, oneshot::Sender<Answer<HistoryView>>),
+    /// `docket restore`: answers when the files are there.
+    Restore {
+        /// Which.
+        name: SessionName,
+        /// Which state: its id, the beginning of it, or a moment.
+        at: String,
+        /// What of it; `None`: all.
+        path: Option<String>,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Answer<String>>,
+    },
+    /// `docket gc`: answers when it is done.
+    Gc {
+        /// What is younger stays.
+        older_than: std::time::Duration,
+        /// Nothing is removed.
+        dry: bool,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Answer<GcView>>,
+    },
+    /// `docket trash`.
+    Trash(oneshot::Sender<Answer<Vec<TrashView>>>),
     /// `docket doctor`: what only the operator can see.
     Doctor(oneshot::Sender<Answer<Vec<Finding>>>),
     /// Reread the sources now.

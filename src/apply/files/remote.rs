@@ -43,7 +43,7 @@ pub async fn load_remote<O: Objects>(
 }
 
 /// The manifest that a base mirrors.
-fn of_base(base: &Base) -> Remote {
+pub(super) fn of_base(base: &Base) -> Remote {
     let files = base.files.iter().map(|(path, entry)| {
         let row = ManifestEntry {
             sha256: entry.sha256,
@@ -65,7 +65,8 @@ pub(super) async fn read_manifest<O: Objects>(
     read(objects, prefix, MANIFEST).await
 }
 
-pub(super) async fn read<O: Objects>(
+/// A small object, with its bounds; `None`: it is proven not to be there.
+pub(in crate::apply) async fn read<O: Objects>(
     objects: &O,
     prefix: &str,
     key: &str,

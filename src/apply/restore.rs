@@ -1,0 +1,143 @@
+//! `docket history` and `docket restore` of a session: what was committed stays committed, so
+//! everything here is first synced and then changed.
+
+use tokio_util::sync::CancellationToken;
+
+use crate::model::{Operation, Record, RelPath};
+use crate::world::{Clock, Engine, Ledger, Objects, ScanMode, Workspaces};
+
+use super::execute::{Doors, StepError, owner_of, place};
+use super::files::{self, FilesError, FilesErrorKind, Found, PutBack, RestoreError};
+use super::lanes::keep;
+
+/// Why nothing, or not all, was restored.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreFailed {
+    /// The state, the store or the workspace: nothing was changed.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// A step of the session.
+    #[error(transparent)]
+    Step(#[from] StepError),
+}
+
+impl From<FilesError> for RestoreFailed {
+    fn from(error: FilesError) -> RestoreFailed {
+        RestoreFailed::Restore(error.into())
+    }
+}
+
+/// Puts an earlier state, or what it has at and beneath a path, into the workspace of a session.
+/// The answer for people.
+///
+/// # Errors
+/// [`RestoreFailed`]. Once the store has the new manifest the next sync brings it here, whatever
+/// fails then.
+pub async fn restore<E, O, W, L, C>(
+    doors: &Doors<E, O, W, L, C>,
+    record: &Record,
+    at: &str,
+    path: Option<&RelPath>,
+) -> Result<String, RestoreFailed>
+where
+    E: Engine,
+    O: Objects,
+    W: Workspaces,
+    L: Ledger,
+    C: Clock,
+{
+    let (_turn, stop) = doors.lanes.background(&record.uid).await;
+    let _case = doors.lanes.case(&record.user, &record.case).await;
+    let restoring = Restoring { doors, record, stop };
+    restoring.commit_edits().await?;
+    let (there, workspace) = (place(record), &record.applied.resolved.workspace);
+    let PutBack { id, difference } = files::put_back(
+        &doors.workspaces,
+        &doors.objects,
+        &doors.clock,
+        &there,
+        workspace,
+        owner_of(record),
+        doors.lanes.floor(),
+        at,
+        path,
+    )
+    .await?;
+    let what = match (difference.is_empty(), path) {
+        (true, _) => "no file differs from it".to_owned(),
+        (false, _) => difference.to_string(),
+    };
+    let said = match path {
+        Some(path) => format!("`{path}` restored from {id}: {what}"),
+        None => format!("restored to {id}: {what}"),
+    };
+    let now = doors.clock.now();
+    doors.book.event(now, Some(&record.name), false, "Restored", said.clone());
+    restoring.bring_it_here().await?;
+    Ok(said)
+}
+
+struct Restoring<'a, E, O, W, L, C> {
+    doors: &'a Doors<E, O, W, L, C>,
+    record: &'a Record,
+    stop: CancellationToken,
+}
+
+impl<E, O, W, L, C> Restoring<'_, E, O, W, L, C>
+where
+    E: Engine,
+    O: Objects,
+    W: Workspaces,
+    L: Ledger,
+    C: Clock,
+{
+    /// What is here is a state of its own before anything takes its place. A manifest that cannot
+    /// be read, or is gone, is what a restore mends: edits are kept by the merge after it.
+    async fn commit_edits(&self) -> Result<(), RestoreFailed> {
+        match self.sync(false).await {
+            Err(RestoreFailed::Restore(RestoreError::Files(error)))
+                if matches!(
+                    error.kind(),
+                    FilesErrorKind::ManifestUnavailable | FilesErrorKind::ManifestInvalid
+                ) =>
+            {
+                tracing::info!(session = %self.record.name, %error, "restored over");
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    async fn bring_it_here(&self) -> Result<(), RestoreFailed> {
+        self.sync(true).await
+    }
+
+    async fn sync(&self, restored: bool) -> Result<(), RestoreFailed> {
+        let Restoring { doors, record, stop } = self;
+        let base = doors.book.base(&record.uid).await.map_err(StepError::from)?;
+        let (there, workspace) = (place(record), &record.applied.resolved.workspace);
+        let (owner, floor) = (owner_of(record), doors.lanes.floor());
+        let (disk, store, clock) = (&doors.workspaces, &doors.objects, &doors.clock);
+        let work = async {
+            let base = base.as_ref();
+            if restored {
+                files::sync_restored(disk, store, clock, &there, workspace, owner, floor, base)
+                    .await
+            } else {
+                let mode = ScanMode::Quick;
+                files::sync(disk, store, clock, &there, workspace, owner, floor, base, mode).await
+            }
+        };
+        let found: Found = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(StepError::Interrupted.into()),
+            found = work => found?,
+        };
+        let now = doors.clock.now();
+        Ok(keep(doors, &record.uid, base.as_ref(), found, |record| {
+            record.last_sync = Some(now);
+            record.failures.remove(&Operation::Sync);
+        })
+        .await?)
+    }
+}
