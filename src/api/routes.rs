@@ -21,8 +21,8 @@ use crate::status::SessionView;
 
 use super::reader::Reader;
 use super::{
-    Collection, Confirmed, Deletion, Done, ErrorBody, EventList, Files, Paths, Restoration, SessionList, parse_selector,
-    selectable, streams,
+    Collection, Confirmed, Deletion, Done, ErrorBody, EventList, Files, Paths, Restoration,
+    SessionList, parse_selector, selectable, streams,
 };
 
 /// Largest body: many spec files of 64 KiB.

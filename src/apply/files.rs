@@ -34,8 +34,8 @@ use crate::world::{
 };
 
 pub use history::{Holds, PutBack, RestoreError, StateSeen, history};
-pub(super) use remote::read as read_small;
 pub use remote::load_remote;
+pub(super) use remote::read as read_small;
 
 /// Scans in a row for files that change while they are read.
 const ROUNDS: u32 = 3;
@@ -294,7 +294,9 @@ pub async fn waiting<W: Workspaces, O: Objects, C: Clock>(
 ) -> Result<Found, FilesError> {
     let excludes = Excludes::new(&spec.sync_exclude)?;
     let emptied = true;
-    let work = Work { workspaces, objects, clock, place, spec, owner, floor, excludes, emptied };
+    let opens = opens(workspaces, spec);
+    let work =
+        Work { workspaces, objects, clock, place, spec, owner, floor, excludes, emptied, opens };
     work.waiting(base).await
 }
 

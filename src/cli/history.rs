@@ -67,8 +67,11 @@ pub(super) fn draw(states: &[StateView]) -> String {
         .iter()
         .map(|state| {
             let readable = state.error.is_empty();
-            let mut changes =
-                if readable { state.changes.clone() } else { format!("unreadable: {}", state.error) };
+            let mut changes = if readable {
+                state.changes.clone()
+            } else {
+                format!("unreadable: {}", state.error)
+            };
             if state.current {
                 changes.push_str(" (current)");
             }

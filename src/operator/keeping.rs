@@ -189,7 +189,9 @@ fn trash_views<E, O, W, L: Ledger, C>(
         let session = session.or_else(|| known.get(one.uid.as_ref()?).cloned());
         let last = Timestamp::from_timestamp_nanos(newest[&one.uid]);
         let (removed_at, why) = match (&one.uid, owed) {
-            (None, _) => (None, "what a tenant moved under docket's hands: kept until you remove it"),
+            (None, _) => {
+                (None, "what a tenant moved under docket's hands: kept until you remove it")
+            }
             (Some(_), Some(_)) => (None, "its session is still ending"),
             (Some(_), None) => (last.checked_add_signed(keep), ""),
         };

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use docket::api::{self, Guard, Reading, Token};
 use docket::model::{Event, SessionName, Timestamp};
 use docket::operator::handle::{
-    Answer, Ask, Finding, GcView, Handle, HistoryView, LogStreamBox, Outcome, PlanView, Refusal, Snapshot, SourceView,
-    TopView, Which,
+    Answer, Ask, Finding, GcView, Handle, HistoryView, LogStreamBox, Outcome, PlanView, Refusal,
+    Snapshot, SourceView, TopView, Which,
 };
 use docket::status::SessionView;
 use serde_json::json;
