@@ -144,11 +144,11 @@ async fn check(State(guard): State<Guard>, mut request: Request, next: Next) -> 
 fn admitted(guard: &Guard, request: &Request) -> Result<Reader, Problem> {
     same_place(request)?;
     let path = request.uri().path();
-    if !path.starts_with("/api/") {
-        return Ok(Reader::Anybody);
-    }
     if bearer(request.headers()).is_some_and(|given| guard.token.is(given)) {
         return Ok(Reader::Known);
+    }
+    if !path.starts_with("/api/") {
+        return Ok(Reader::Anybody);
     }
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     if reads && guard.reading == Reading::Open && !is_private(path) {

@@ -22,7 +22,7 @@ use crate::status::SessionView;
 use super::reader::Reader;
 use super::{
     Collection, Confirmed, Deletion, Done, ErrorBody, EventList, Files, Paths, Restoration,
-    SessionList, parse_selector, selectable, streams,
+    SessionList, metrics as numbers, openapi, parse_selector, selectable, streams,
 };
 
 /// Largest body: many spec files of 64 KiB.
@@ -31,6 +31,9 @@ const BODY_LIMIT: usize = 32 << 20;
 const FIRST_LOOK: Duration = Duration::from_secs(5);
 /// A pass that is older than this means that the operator cannot see the engine.
 const STALE: chrono::TimeDelta = chrono::TimeDelta::seconds(90);
+
+/// How long a scrape waits for what containers use.
+const SCRAPE: Duration = Duration::from_secs(5);
 
 type Params = Query<BTreeMap<String, String>>;
 type Reply<T> = Result<T, Problem>;
@@ -62,8 +65,11 @@ pub(super) fn router(handle: Handle, closing: CancellationToken) -> Router {
         .route("/trash", get(trash))
         .route("/top", get(top))
         .route("/sources", get(sources))
-        .route("/doctor", get(doctor));
+        .route("/doctor", get(doctor))
+        .route("/openapi.json", get(|| async { Json(openapi::document()) }));
     Router::new()
+        .route("/", get(dashboard))
+        .route("/metrics", get(metrics))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .nest("/api/v1", v1)
@@ -178,6 +184,33 @@ fn body<T: DeserializeOwned + Default>(bytes: &Bytes) -> Reply<T> {
 fn files_in(bytes: &Bytes) -> Reply<Vec<(String, String)>> {
     let files: Files = body(bytes)?;
     Ok(files.files.into_iter().map(|file| (file.name, file.text)).collect())
+}
+
+/// A page without data: it asks for the token and then for the data. It loads nothing from
+/// elsewhere, and nobody may frame it.
+async fn dashboard() -> Response {
+    const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+        connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ];
+    (headers, include_str!("dashboard.html")).into_response()
+}
+
+async fn metrics(State(served): State<Served>, reader: Reader) -> Response {
+    let top = tokio::time::timeout(SCRAPE, served.ask(|reply| Ask::Top(None, reply))).await;
+    let seen = numbers::Seen {
+        sessions: Arc::clone(&served.handle.sessions.borrow()),
+        // What cannot be measured now is left out; the rest is told.
+        top: top.ok().and_then(Result::ok).unwrap_or_default(),
+        last_pass: *served.handle.last_pass.borrow(),
+        events: served.handle.events_after(0).last().map_or(0, |event| event.seq),
+    };
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], numbers::text(&seen, reader)).into_response()
 }
 
 async fn livez(State(served): State<Served>) -> Response {

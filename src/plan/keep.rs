@@ -148,7 +148,7 @@ fn adoption(view: &View<'_>, scarce: &mut Scarce, own: &Own<'_>) -> Option<Sessi
     let will_differ = **resolved != applied.resolved;
     if class_changed && !object_changed && will_differ {
         let now = match resolved.update.rollout {
-            Rollout::OnNextStart => own.current.is_none(),
+            Rollout::OnNextStart => own.current.is_none() || is_restart(view, own),
             Rollout::Immediate => {
                 own.current.is_none()
                     || scarce.take_update(
@@ -166,6 +166,12 @@ fn adoption(view: &View<'_>, scarce: &mut Scarce, own: &Own<'_>) -> Option<Sessi
         }
     }
     Some(adopt(view, (**resolved).clone(), class_hash.clone()))
+}
+
+/// `docket restart` is about to make a new container.
+fn is_restart(view: &View<'_>, own: &Own<'_>) -> bool {
+    let asked = view.record.restart_after;
+    own.current.is_some_and(|current| asked.is_some_and(|attempt| current.attempt <= attempt))
 }
 
 /// The step that takes the wanted object into force.

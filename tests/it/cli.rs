@@ -20,6 +20,8 @@ use serde_json::json;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+mod http;
+
 /// What the scripted operator has been asked, as text.
 type Asked = Arc<Mutex<Vec<String>>>;
 

@@ -53,6 +53,7 @@ const KEEPERS: &[(&str, &str, Also)] = &[
     ("schemars", "spec", &[]),
     ("backoff", "apply", &[("objects", "waits between attempts at the store")]),
     ("axum", "api", &[]),
+    ("prometheus_client", "api", &[]),
     ("clap", "cli", &[("config", "every key is a flag")]),
     ("clap_complete", "cli", &[]),
     ("comfy_table", "cli", &[]),

@@ -105,6 +105,23 @@ fn a_class_edit_rolls_out_so_many_at_a_time() {
 }
 
 #[test]
+fn a_restart_is_the_next_start_that_a_class_edit_waits_for() {
+    check(
+        "want ann-one class-image=web2
+         record ann-one port=8001 attempt=1 ready
+         container ann-one running attempt=1 port=8001 passing
+         want bob-two class-image=web2
+         record bob-two port=8002 attempt=1 ready restart-after=1
+         container bob-two running attempt=1 port=8002 passing",
+        expect![[r#"
+            ann-one is Running
+            bob-two is Updating: its spec changed
+              adopt generation 2
+        "#]],
+    );
+}
+
+#[test]
 fn the_next_of_a_roll_out_waits_until_the_first_is_ready() {
     check(
         "class rollout=Immediate concurrent=1

@@ -1,0 +1,153 @@
+//! `/metrics`, drawn anew at each scrape from what the operator shows anyway. Sums are for
+//! everybody; what names a session is for a known reader.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::model::{ConditionType, Timestamp, Truth, Usage};
+use crate::operator::handle::{Snapshot, TopView};
+
+use super::reader::Reader;
+
+type Labels = Vec<(String, String)>;
+type Whole = Family<Labels, Gauge>;
+type Real = Gauge<f64, AtomicU64>;
+type Reals = Family<Labels, Real>;
+
+/// What a scrape sees.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) sessions: Snapshot,
+    pub(super) top: Vec<TopView>,
+    pub(super) last_pass: Option<Timestamp>,
+    /// Events so far.
+    pub(super) events: u64,
+}
+
+/// The text of a scrape, in the OpenMetrics format.
+pub(super) fn text(seen: &Seen, reader: Reader) -> String {
+    let mut registry = Registry::with_prefix("docket");
+    operator(&mut registry, seen);
+    sessions(&mut registry, seen);
+    usage(&mut registry, seen);
+    if reader == Reader::Known {
+        each(&mut registry, seen);
+    }
+    let mut text = String::new();
+    match encode(&mut text, &registry) {
+        Ok(()) => text,
+        // A String takes everything.
+        Err(std::fmt::Error) => String::new(),
+    }
+}
+
+fn labels(pairs: &[(&str, &str)]) -> Labels {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+fn operator(registry: &mut Registry, seen: &Seen) {
+    let build = Whole::default();
+    build.get_or_create(&labels(&[("version", env!("CARGO_PKG_VERSION"))])).set(1);
+    registry.register("build", "The docket that runs", build);
+    let pass = Real::default();
+    pass.set(seen.last_pass.map_or(0.0, |at| at.timestamp_millis() as f64 / 1000.0));
+    let help = "When everything was last seen, in seconds since 1970; 0: not yet";
+    registry.register_with_unit("last_pass_timestamp", help, Unit::Seconds, pass);
+    let events = Counter::<u64>::default();
+    events.inc_by(seen.events);
+    registry.register("events", "Events since the state was new", events);
+}
+
+fn sessions(registry: &mut Registry, seen: &Seen) {
+    let (phases, conditions, files) = (Whole::default(), Whole::default(), Whole::default());
+    let unsynced = Gauge::<i64>::default();
+    let restarts = Gauge::<i64>::default();
+    for view in seen.sessions.values() {
+        let status = &view.status;
+        phases.get_or_create(&labels(&[("phase", &status.phase.to_string())])).inc();
+        for condition in &status.conditions {
+            let (kind, truth) =
+                (format!("{:?}", condition.kind), format!("{:?}", condition.status));
+            conditions.get_or_create(&labels(&[("type", &kind), ("status", &truth)])).inc();
+        }
+        let all = &status.files;
+        for (state, count) in [
+            ("local", all.local),
+            ("lazy", all.lazy),
+            ("unsynced", all.unsynced),
+            ("skipped", all.skipped),
+            ("conflict", all.conflicts),
+        ] {
+            files.get_or_create(&labels(&[("state", state)])).inc_by(count as i64);
+        }
+        unsynced.inc_by(all.unsynced_bytes as i64);
+        restarts.inc_by(status.container.as_ref().map_or(0, |c| i64::from(c.restarts)));
+    }
+    registry.register("sessions", "Sessions by phase", phases);
+    registry.register("session_conditions", "Sessions by condition and its value", conditions);
+    registry.register("files", "Files of all workspaces by state", files);
+    let help = "Contents that are not known to be stored";
+    registry.register_with_unit("unsynced", help, Unit::Bytes, unsynced);
+    registry.register("container_restarts", "Restarts of the containers there are", restarts);
+}
+
+fn usage(registry: &mut Registry, seen: &Seen) {
+    let running: Vec<&Usage> = seen.top.iter().filter_map(|top| top.usage.as_ref()).collect();
+    let sum = |of: fn(&Usage) -> u64| running.iter().map(|usage| of(usage)).sum::<u64>() as i64;
+    let containers = Gauge::<i64>::default();
+    containers.set(running.len() as i64);
+    registry.register("containers_running", "Containers that run", containers);
+    let cpu = Real::default();
+    cpu.set(running.iter().map(|usage| usage.cpu_percent).sum());
+    registry.register("cpu_percent", "Cpu of all sessions; 100 is one core", cpu);
+    let bytes: [(&str, &str, i64); 4] = [
+        ("memory_usage", "Memory of all sessions", sum(|usage| usage.memory_bytes)),
+        ("network_receive", "Received by the containers there are", sum(|u| u.network_rx_bytes)),
+        ("network_transmit", "Sent by the containers there are", sum(|u| u.network_tx_bytes)),
+        ("disk", "Files of all workspaces", seen.top.iter().map(|t| t.disk_bytes as i64).sum()),
+    ];
+    for (name, help, value) in bytes {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(value);
+        registry.register_with_unit(name, help, Unit::Bytes, gauge);
+    }
+}
+
+/// The series that name a session.
+fn each(registry: &mut Registry, seen: &Seen) {
+    let ready = Whole::default();
+    for (name, view) in seen.sessions.iter() {
+        let holds = view
+            .status
+            .conditions
+            .iter()
+            .any(|c| c.kind == ConditionType::Ready && c.status == Truth::True);
+        ready.get_or_create(&labels(&[("session", name.as_str())])).set(i64::from(holds));
+    }
+    registry.register("session_ready", "1: all that was asked for is there", ready);
+    let cpu = Reals::default();
+    let mut bytes: BTreeMap<&str, Whole> = BTreeMap::new();
+    for top in &seen.top {
+        let of = labels(&[("session", &top.name)]);
+        let mut set = |name, value: u64| {
+            bytes.entry(name).or_default().get_or_create(&of).set(value as i64);
+        };
+        set("session_disk", top.disk_bytes);
+        let Some(usage) = &top.usage else { continue };
+        set("session_memory_usage", usage.memory_bytes);
+        set("session_memory_limit", usage.memory_limit_bytes);
+        set("session_network_receive", usage.network_rx_bytes);
+        set("session_network_transmit", usage.network_tx_bytes);
+        cpu.get_or_create(&of).set(usage.cpu_percent);
+    }
+    registry.register("session_cpu_percent", "Cpu of a session; 100 is one core", cpu);
+    for (name, family) in bytes {
+        registry.register_with_unit(name, "As `docket top` has it", Unit::Bytes, family);
+    }
+}

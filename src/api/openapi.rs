@@ -1,0 +1,115 @@
+//! `/api/v1/openapi.json`: the API in words for machines. A test holds it against the routes.
+
+use serde_json::{Map, Value, json};
+
+use crate::spec::{ObjectKind, schema};
+
+/// Path, method, what it does, whether it has a session's name in it.
+pub(super) const PATHS: &[(&str, &str, &str)] = &[
+    ("/livez", "get", "Whether the loop runs"),
+    ("/readyz", "get", "Whether the engine was seen lately"),
+    ("/metrics", "get", "Numbers for Prometheus; with a token also by session"),
+    ("/api/v1/openapi.json", "get", "This document"),
+    ("/api/v1/sessions", "get", "All sessions; selector=, watch=true"),
+    ("/api/v1/sessions/{name}", "get", "One session with its status"),
+    ("/api/v1/sessions/{name}", "delete", "End an applied session; discard=true"),
+    ("/api/v1/sessions/{name}/files", "get", "Its files with their state"),
+    ("/api/v1/sessions/{name}/logs", "get", "Its container's output; follow=true, tail="),
+    ("/api/v1/sessions/{name}/stop", "post", "End its container until start"),
+    ("/api/v1/sessions/{name}/start", "post", "Undo stop, or begin a lifetime anew"),
+    ("/api/v1/sessions/{name}/restart", "post", "Make a new container"),
+    ("/api/v1/sessions/{name}/suspend", "post", "Leave its container alone until resume"),
+    ("/api/v1/sessions/{name}/resume", "post", "Undo suspend"),
+    ("/api/v1/sessions/{name}/sync", "post", "Sync its files now"),
+    ("/api/v1/sessions/{name}/hydrate", "post", "Fetch files now; body {\"paths\": []}"),
+    ("/api/v1/events", "get", "Events; session=, after=, follow=true"),
+    ("/api/v1/plan", "get", "What the next pass would do, and why"),
+    ("/api/v1/plan", "post", "The same as if files were applied"),
+    ("/api/v1/diff", "post", "Files as the whole watched directory against what runs"),
+    ("/api/v1/apply", "post", "Record objects"),
+    ("/api/v1/delete", "post", "End applied sessions by name, selector or all"),
+    ("/api/v1/confirm-prune", "post", "Confirm the ends that are held"),
+    ("/api/v1/rescan", "post", "Read the sources again"),
+    ("/api/v1/top", "get", "What sessions use; session="),
+    ("/api/v1/sources", "get", "Where specs come from, and what is wrong there"),
+    ("/api/v1/doctor", "get", "What the operator can check of its surroundings"),
+];
+
+/// The document.
+pub(super) fn document() -> Value {
+    let mut paths = Map::new();
+    for (path, method, summary) in PATHS {
+        let one = paths.entry(*path).or_insert_with(|| match path.contains("{name}") {
+            true => json!({"parameters": [
+                {"name": "name", "in": "path", "required": true, "schema": {"type": "string"}}
+            ]}),
+            false => json!({}),
+        });
+        one[*method] = operation(path, method, summary);
+    }
+    let mut schemas = Map::new();
+    for (name, kind) in
+        [("Session", ObjectKind::Session), ("SessionClass", ObjectKind::SessionClass)]
+    {
+        let mut one = here(schema(kind));
+        let parts = one.as_object_mut().and_then(|one| one.remove("$defs"));
+        if let Some(Value::Object(parts)) = parts {
+            schemas.extend(parts);
+        }
+        schemas.insert(name.to_owned(), one);
+    }
+    schemas.insert("Error".to_owned(), error_schema());
+    json!({
+        "openapi": "3.1.0",
+        "info": {"title": "docket", "version": env!("CARGO_PKG_VERSION")},
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "schemas": schemas,
+        },
+    })
+}
+
+fn error_schema() -> Value {
+    json!({
+        "type": "object",
+        "required": ["code", "message"],
+        "properties": {"code": {"type": "string"}, "message": {"type": "string"}},
+    })
+}
+
+/// A schema whose references lead to where its parts stand in this document.
+fn here(schema: Value) -> Value {
+    match schema {
+        Value::Object(fields) => {
+            fields.into_iter().map(|(key, value)| (key, here(value))).collect()
+        }
+        Value::Array(items) => items.into_iter().map(here).collect(),
+        Value::String(text) => text.replacen("#/$defs/", "#/components/schemas/", 1).into(),
+        other => other,
+    }
+}
+
+fn operation(path: &str, method: &str, summary: &str) -> Value {
+    let error = |what: &str| {
+        json!({"description": what, "content": {"application/json": {
+            "schema": {"$ref": "#/components/schemas/Error"}}}})
+    };
+    let mut answers = json!({"200": {"description": "done"}});
+    let guarded = path.starts_with("/api/");
+    if guarded {
+        answers["401"] = error("no token, or a wrong one");
+        answers["403"] = error("a foreign Host or Origin");
+    }
+    if path.contains("{name}") {
+        answers["404"] = error("no such session");
+    }
+    if method != "get" && guarded {
+        answers["409"] = error("not possible as things are");
+    }
+    let mut operation = json!({"summary": summary, "responses": answers});
+    if guarded {
+        operation["security"] = json!([{"token": []}]);
+    }
+    operation
+}
