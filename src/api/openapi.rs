@@ -39,12 +39,11 @@ pub(super) const PATHS: &[(&str, &str, &str)] = &[
 pub(super) fn document() -> Value {
     let mut paths = Map::new();
     for (path, method, summary) in PATHS {
-        let one = paths.entry(*path).or_insert_with(|| match path.contains("{name}") {
-            true => json!({"parameters": [
-                {"name": "name", "in": "path", "required": true, "schema": {"type": "string"}}
-            ]}),
-            false => json!({}),
-        });
+        let name =
+            json!({"name": "name", "in": "path", "required": true, "schema": {"type": "string"}});
+        let named = path.contains("{name}");
+        let parameters = if named { json!([name]) } else { json!([]) };
+        let one = paths.entry(*path).or_insert_with(|| json!({"parameters": parameters}));
         one[*method] = operation(path, method, summary);
     }
     let mut schemas = Map::new();

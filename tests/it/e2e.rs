@@ -9,6 +9,7 @@ mod hostile;
 mod life;
 mod promises;
 mod proxy;
+mod registry;
 mod rig;
 mod seed;
 mod store;
