@@ -23,6 +23,7 @@ mod wants;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -86,6 +87,8 @@ enum Inner {
     Looked { name: SessionName, one: One, began: Instant },
     /// A main runner is done.
     Ran { name: SessionName, ran: Ran, one: One },
+    /// A main runner takes a step that may last.
+    Step { name: SessionName },
     /// A container showed a sign of use.
     Used { name: SessionName, id: ContainerId, started_at: Option<Timestamp> },
     /// A background sync is done.
@@ -118,6 +121,8 @@ struct Live {
     transitions: crate::status::Transitions,
     /// A main runner works on it.
     main: Option<CancellationToken>,
+    /// Which of its plan's steps that is.
+    step: Arc<AtomicUsize>,
     /// A background sync works on it.
     files: bool,
     /// Only a complete look that began as this number or later tells about it.
@@ -322,6 +327,9 @@ where
             }
             Inner::Ran { name, ran, one } => self.ran(&name, &ran, one),
             Inner::Synced { name, error } => self.synced(&name, error),
+            Inner::Step { name } => {
+                self.dirty.insert(name);
+            }
             Inner::Used { name, id, started_at } => {
                 let live = self.live.get_mut(&name);
                 if let Some(idler) = live.and_then(|live| live.idler.as_mut())

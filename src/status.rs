@@ -185,6 +185,7 @@ fn phase(scene: &Scene<'_>, drafts: &[conditions::Draft]) -> Phase {
     match scene.plan.phase {
         Phase::Pending if scene.record().is_none() && refused => Phase::Rejected,
         Phase::Running if !is(ConditionType::ContainerReady, Truth::True) => Phase::Starting,
+        Phase::Starting if prepares(scene) => Phase::Preparing,
         // The plan is older than what was seen since: it answers, and the next plan will say so.
         Phase::Pending
         | Phase::Starting
@@ -200,6 +201,22 @@ fn phase(scene: &Scene<'_>, drafts: &[conditions::Draft]) -> Phase {
         Phase::Running if sync_fails || is(ConditionType::Healthy, Truth::False) => Phase::Degraded,
         phase => phase,
     }
+}
+
+/// The step that runs right now comes before any container.
+fn prepares(scene: &Scene<'_>) -> bool {
+    let Some(busy) = scene.facts.busy else { return false };
+    let first = |action: &Action| {
+        matches!(
+            action,
+            Action::Admit { .. }
+                | Action::LeasePort { .. }
+                | Action::ResolveImage { .. }
+                | Action::CreateWorkspace
+                | Action::Hydrate
+        )
+    };
+    scene.current().is_none() && scene.plans(|action| first(action) && action.to_string() == busy)
 }
 
 fn transitions(scene: &Scene<'_>, drafts: &[conditions::Draft]) -> Transitions {

@@ -101,13 +101,14 @@ pub(super) struct Run<'a, E, O, W, L, C> {
     cancel: &'a CancellationToken,
 }
 
-/// Runs a plan's actions in order.
+/// Runs a plan's actions in order; `begins` is told the number of each before it is taken.
 pub async fn run<E, O, W, L, C>(
     doors: &Doors<E, O, W, L, C>,
     name: &SessionName,
     uid: Option<Uid>,
     actions: &[Action],
     cancel: &CancellationToken,
+    begins: impl Fn(usize),
 ) -> Ran
 where
     E: Engine,
@@ -118,7 +119,8 @@ where
 {
     let mut run = Run { doors, name, uid, made: None, touched: Vec::new(), cancel };
     let mut error = None;
-    for action in actions {
+    for (number, action) in actions.iter().enumerate() {
+        begins(number);
         if cancel.is_cancelled() {
             error = Some((action.to_string(), StepError::Interrupted));
             break;

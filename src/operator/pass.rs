@@ -1,6 +1,7 @@
 //! A pass: what is dirty and not being worked on is decided, and its steps begin.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -173,8 +174,17 @@ where
         let doors = Arc::clone(&self.doors);
         let tell = self.tell.clone();
         let name = name.clone();
+        live.step = Arc::default();
+        let step = Arc::clone(&live.step);
         tokio::spawn(async move {
-            let ran = crate::apply::run(&doors, &name, uid, &actions, &cancel).await;
+            let begins = |number: usize| {
+                step.store(number, Ordering::Relaxed);
+                // What may take long is shown while it does.
+                if actions.get(number).is_some_and(is_long) {
+                    let _loop_is_gone = tell.send(Inner::Step { name: name.clone() });
+                }
+            };
+            let ran = crate::apply::run(&doors, &name, uid, &actions, &cancel, begins).await;
             let mut look: std::collections::BTreeSet<_> = ids.into_iter().collect();
             look.extend(ran.touched.iter().cloned());
             // Steps that touch neither engine nor workspace need no look.
@@ -206,7 +216,7 @@ where
         tokio::spawn(async move {
             let never = CancellationToken::new();
             let actions = [Action::Sync { kind: SyncKind::Background }];
-            let ran = crate::apply::run(&doors, &name, Some(uid), &actions, &never).await;
+            let ran = crate::apply::run(&doors, &name, Some(uid), &actions, &never, |_| ()).await;
             let error = ran.error.and_then(|(_, error)| match error {
                 StepError::Interrupted | StepError::NoRecord => None,
                 error => Some(error.to_string()),
@@ -504,6 +514,11 @@ fn same<T>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
         (None, None) => true,
         _ => false,
     }
+}
+
+fn is_long(action: &Action) -> bool {
+    matches!(action, Action::ResolveImage { .. } | Action::Hydrate | Action::StopContainer { .. })
+        || matches!(action, Action::Sync { kind: SyncKind::Final | SyncKind::PreStop })
 }
 
 fn touches_workspace(action: &Action) -> bool {

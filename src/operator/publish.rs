@@ -66,7 +66,8 @@ where
                 continue;
             }
             let workspace = self.host_path(&live.session);
-            let busy = live.main.as_ref().and_then(|_| live.plan.actions.first());
+            let step = live.step.load(std::sync::atomic::Ordering::Relaxed);
+            let busy = live.main.as_ref().and_then(|_| live.plan.actions.get(step));
             let busy = busy.map(ToString::to_string);
             let facts = Facts {
                 bind: self.doors.identity.bind,

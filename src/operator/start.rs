@@ -160,6 +160,7 @@ where
             not_before: None,
             prober: None,
             idler: None,
+            step: std::sync::Arc::default(),
         })
     }
 }

@@ -162,9 +162,11 @@ fn a_session_that_is_removed_while_its_image_is_pulled_is_gone_before_the_pull_e
     rig.write("a.yaml", &session("a", "ann", "one", ""));
     rig.start();
     rig.until("the layer is asked for", |_| registry.shelf.lock().unwrap().asked);
-    let view = rig.get("a").unwrap();
+    let view = rig.see("tells of the pull", "a", |view| view["status"]["port"].is_u64());
     assert_eq!(view["status"]["phase"], "Preparing", "{view}");
     assert_eq!(condition(&view, "ImageReady").0, "False", "{view}");
+    let step = format!("resolve image {image}");
+    assert_eq!(condition(&view, "Reconciling").2, step, "{view}");
     rig.remove("a.yaml");
     rig.gone("a");
     assert!(registry.shelf.lock().unwrap().held, "the pull cannot have ended");
