@@ -147,10 +147,13 @@ fn adoption(view: &View<'_>, scarce: &mut Scarce, own: &Own<'_>) -> Option<Sessi
     }
     let will_differ = **resolved != applied.resolved;
     if class_changed && !object_changed && will_differ {
+        // One that a restart is asked of is about to start anew.
+        let restarts = |attempt| view.record.restart_after.is_some_and(|after| attempt <= after);
+        let starts = own.current.is_none_or(|current| restarts(current.attempt));
         let now = match resolved.update.rollout {
-            Rollout::OnNextStart => own.current.is_none(),
+            Rollout::OnNextStart => starts,
             Rollout::Immediate => {
-                own.current.is_none()
+                starts
                     || scarce.take_update(
                         &resolved.class,
                         resolved.update.max_concurrent,
