@@ -12,10 +12,12 @@ mod lanes;
 mod lazy;
 pub mod notes;
 mod restore;
+mod rooms;
 
 pub use book::Book;
 pub use collect::{Collected, Garbage, collect};
 pub use execute::{Doors, Ran, StepError, owner_of, place, run, sweep_trash};
 pub use lanes::{Lanes, UNCONDITIONAL, hydrate_paths};
-pub use lazy::{Failures, Filler, IsShort};
+pub use lazy::{Failures, Filler};
 pub use restore::{RestoreFailed, restore};
+pub use rooms::Rooms;

@@ -208,7 +208,7 @@ where
             past: Arc::clone(&doors.book.past),
             last_pass: passed,
         };
-        doors.lanes.set_floor(settings.policy.min_free);
+        doors.lanes.rooms.set_floor(settings.policy.min_free);
         let operator = Operator {
             doors,
             probe,
@@ -302,7 +302,7 @@ where
             }
             Wake::Settings(settings) => {
                 self.settings = *settings;
-                self.doors.lanes.set_floor(self.settings.policy.min_free);
+                self.doors.lanes.rooms.set_floor(self.settings.policy.min_free);
                 self.reconsider();
                 self.dirty.extend(self.live.keys().cloned());
             }

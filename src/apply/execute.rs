@@ -242,6 +242,7 @@ where
             (r.port, r.attempt, r.source.clone(), r.applied.clone(), r.ending.clone(), r.workspace)
         };
         if copied(&before) != copied(&after) {
+            self.doors.lanes.rooms.heed(&after);
             copy_record(self.doors, &after, None).await;
         }
         Ok(())
@@ -337,6 +338,7 @@ where
         self.doors.workspaces.drop_secrets(&record.uid).await?;
         self.doors.workspaces.drop_note(&record.uid).await?;
         self.doors.book.drop_record(&record.uid, self.now()).await?;
+        self.doors.lanes.rooms.forget(&record.user, &record.case);
         self.event(false, "Ended", "nothing of it is left");
         Ok(())
     }

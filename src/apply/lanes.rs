@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{CaseName, Operation, Record, RelPath, SyncKind, Uid, UserName};
-use crate::plan::MinFree;
 use crate::world::{Clock, Engine, Ledger, Objects, ScanMode, Workspaces, Write};
 
 use super::execute::{Doors, StepError, copy_record, place};
 use super::files::{self, FilesError, Found};
+use super::rooms::Rooms;
 
 /// Creates, starts and removals beside each other. The engine burns a fifth of a second of cpu a
 /// published container; more than this many at once gain nothing.
@@ -24,7 +24,8 @@ pub struct Lanes {
     files: Mutex<BTreeMap<Uid, Arc<Lane>>>,
     /// A permit is held during each create, start and removal.
     pub(super) engine: tokio::sync::Semaphore,
-    floor: Mutex<MinFree>,
+    /// What workspaces take of what they may.
+    pub rooms: Rooms,
     /// By `user/case`: held while anything commits to it or is collected of it.
     cases: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// Whether it was looked at how the store takes conditional writes.
@@ -37,7 +38,7 @@ impl Default for Lanes {
         Lanes {
             files: Mutex::default(),
             engine,
-            floor: Mutex::new(MinFree::Bytes(0)),
+            rooms: Rooms::default(),
             cases: Mutex::default(),
             said_unconditional: AtomicBool::new(false),
         }
@@ -54,16 +55,6 @@ impl Lanes {
     fn of(&self, uid: &Uid) -> Arc<Lane> {
         let mut lanes = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(lanes.entry(uid.clone()).or_default())
-    }
-
-    /// Below this much free space nothing is fetched.
-    pub fn set_floor(&self, floor: MinFree) {
-        *self.floor.lock().unwrap_or_else(PoisonError::into_inner) = floor;
-    }
-
-    /// What [`Lanes::set_floor`] said last.
-    pub fn floor(&self) -> MinFree {
-        *self.floor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A case's turn in the store.
@@ -136,6 +127,7 @@ where
         SyncKind::Final => ScanMode::Checksum,
     };
     let there = place(record);
+    doors.lanes.rooms.scan_begins(record);
     let work = files::sync(
         &doors.workspaces,
         &doors.objects,
@@ -143,7 +135,7 @@ where
         &there,
         &record.applied.resolved.workspace,
         super::execute::owner_of(record),
-        doors.lanes.floor(),
+        doors.lanes.rooms.floor(),
         base.as_ref(),
         mode,
     );
@@ -198,7 +190,7 @@ async fn note_waiting<E, O, W, L, C>(
         &place(record),
         &record.applied.resolved.workspace,
         super::execute::owner_of(record),
-        doors.lanes.floor(),
+        doors.lanes.rooms.floor(),
         base,
     )
     .await;
@@ -251,6 +243,7 @@ where
     let _turn = lane.turn.lock().await;
     let base = doors.book.base(&record.uid).await?;
     let there = place(record);
+    doors.lanes.rooms.scan_begins(record);
     let work = files::hydrate(
         &doors.workspaces,
         &doors.objects,
@@ -258,7 +251,7 @@ where
         &there,
         &record.applied.resolved.workspace,
         super::execute::owner_of(record),
-        doors.lanes.floor(),
+        doors.lanes.rooms.floor(),
         base.as_ref(),
     );
     let found = tokio::select! {
@@ -301,6 +294,7 @@ where
         })
         .await?
         .ok_or(StepError::NoRecord)?;
+    doors.lanes.rooms.heed(&after);
     if moved {
         copy_record(doors, &after, Some(&base)).await;
     }
@@ -344,6 +338,7 @@ where
         return Ok("all files are here".to_owned());
     }
     let there = place(record);
+    doors.lanes.rooms.scan_begins(record);
     let found = files::hydrate_paths(
         &doors.workspaces,
         &doors.objects,
@@ -351,7 +346,7 @@ where
         &there,
         &record.applied.resolved.workspace,
         super::execute::owner_of(record),
-        doors.lanes.floor(),
+        doors.lanes.rooms.floor(),
         base.as_ref(),
         &wanted,
         &|_| (),

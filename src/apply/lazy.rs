@@ -16,9 +16,12 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::gate::{Answer, Opened, Opens};
-use crate::model::{Space, Stub};
+use crate::model::Stub;
+use crate::plan::NoRoom;
 use crate::workspace::{CANARY, FillError, fill, inode_of, space_of, stub_of};
 use crate::world::{Body, Marks, Objects, StoreError, StoreErrorKind};
+
+use super::rooms::Rooms;
 
 /// Files filled at the same time; each holds a thread and a megabyte.
 const ABREAST: usize = 32;
@@ -26,9 +29,6 @@ const ABREAST: usize = 32;
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// Files whose last failure is remembered.
 const REMEMBERED: usize = 1000;
-
-/// Whether so much space is too little to fetch anything.
-pub type IsShort = Arc<dyn Fn(Space) -> bool + Send + Sync>;
 
 /// Why files did not come, by full key, for those who ask.
 #[derive(Clone, Debug, Default)]
@@ -58,7 +58,7 @@ impl Failures {
 pub struct Filler<O> {
     objects: Arc<O>,
     marks: Arc<dyn Marks>,
-    is_short: IsShort,
+    rooms: Rooms,
     failures: Failures,
     /// What the canary stands for.
     canary: Vec<u8>,
@@ -86,13 +86,13 @@ impl<O: Objects> Filler<O> {
     pub fn new(
         objects: Arc<O>,
         marks: Arc<dyn Marks>,
-        is_short: IsShort,
+        rooms: Rooms,
         failures: Failures,
         canary: Vec<u8>,
     ) -> Filler<O> {
         let abreast = Semaphore::new(ABREAST);
         let waiting = Mutex::default();
-        Filler { objects, marks, is_short, failures, canary, abreast, waiting }
+        Filler { objects, marks, rooms, failures, canary, abreast, waiting }
     }
 
     /// Answers opens until there will be no more.
@@ -129,10 +129,13 @@ impl<O: Objects> Filler<O> {
         self.waiting().insert(inode, Waiting { opens: vec![opened], until });
         let this = Arc::clone(self);
         tokio::spawn(async move {
-            let filled = this.fetch(inode, file, &stub).await;
+            let filled = this.fetch_within(inode, file, &stub).await;
             let answer = match &filled {
                 Ok(()) => Answer::Go,
-                Err(FillError::NoSpace) => Answer::NoSpace,
+                Err(FillError::NoSpace | FillError::NoRoom(NoRoom::Floor { .. })) => {
+                    Answer::NoSpace
+                }
+                Err(FillError::NoRoom(NoRoom::Quota { .. })) => Answer::OverQuota,
                 Err(_) => Answer::Broken,
             };
             if let Err(why) = &filled {
@@ -159,6 +162,25 @@ impl<O: Objects> Filler<O> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Fetches a file if its workspace and the disk have room for it.
+    async fn fetch_within(
+        &self,
+        inode: (u64, u64),
+        file: OwnedFd,
+        stub: &Stub,
+    ) -> Result<(), FillError> {
+        if stub.key == CANARY {
+            return self.fetch(inode, file, stub).await;
+        }
+        let space = space_of(&file).map_err(FillError::Io)?;
+        self.rooms.take(&stub.key, stub.size, Some(space)).map_err(FillError::NoRoom)?;
+        let fetched = self.fetch(inode, file, stub).await;
+        if fetched.is_err() {
+            self.rooms.give_back(&stub.key, stub.size);
+        }
+        fetched
+    }
+
     async fn fetch(&self, inode: (u64, u64), file: OwnedFd, stub: &Stub) -> Result<(), FillError> {
         let _permit = self.abreast.acquire().await;
         let mut pause = PAUSES.0;
@@ -180,9 +202,6 @@ impl<O: Objects> Filler<O> {
         let body: Body = if stub.key == CANARY {
             Box::pin(std::io::Cursor::new(self.canary.clone()))
         } else {
-            if (self.is_short)(space_of(&file).map_err(FillError::Io)?) {
-                return Err(FillError::NoSpace);
-            }
             let (meta, body) = self.objects.get(&stub.key).await.map_err(store)?;
             if meta.size != stub.size {
                 let (is, said) = (meta.size, stub.size);

@@ -58,7 +58,7 @@ where
         &there,
         workspace,
         owner_of(record),
-        doors.lanes.floor(),
+        doors.lanes.rooms.floor(),
         at,
         path,
     )
@@ -116,7 +116,7 @@ where
         let Restoring { doors, record, stop } = self;
         let base = doors.book.base(&record.uid).await.map_err(StepError::from)?;
         let (there, workspace) = (place(record), &record.applied.resolved.workspace);
-        let (owner, floor) = (owner_of(record), doors.lanes.floor());
+        let (owner, floor) = (owner_of(record), doors.lanes.rooms.floor());
         let (disk, store, clock) = (&doors.workspaces, &doors.objects, &doors.clock);
         let work = async {
             let base = base.as_ref();

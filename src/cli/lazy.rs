@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::apply::{Failures, Filler, IsShort};
+use crate::apply::{Failures, Filler, Rooms};
 use crate::gate::{Gate, Unfit, attach};
 use crate::model::LazyMode;
 use crate::workspace::Local;
@@ -27,7 +27,7 @@ const CANARY_WITHIN: Duration = Duration::from_secs(20);
 pub(super) async fn begin<O: Objects>(
     workspaces: &Local,
     objects: Arc<O>,
-    is_short: IsShort,
+    rooms: Rooms,
     failures: Failures,
 ) -> Result<Option<Gate>, Failure> {
     let docket = workspaces.docket_dir();
@@ -46,7 +46,7 @@ pub(super) async fn begin<O: Objects>(
     };
     let marks: Arc<dyn Marks> = Arc::new(gate.clone());
     let content = format!("docket canary {}\n", std::process::id()).repeat(400).into_bytes();
-    let filler = Filler::new(objects, Arc::clone(&marks), is_short, failures, content.clone());
+    let filler = Filler::new(objects, Arc::clone(&marks), rooms, failures, content.clone());
     tokio::spawn(filler.serve(opens));
     if let Err(reason) = canary(workspaces, &content, &marks).await {
         stubs(workspaces, reason);

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Guard, Reading, ServeError, Token};
-use crate::apply::{Doors, Failures, IsShort, Lanes};
+use crate::apply::{Doors, Failures, Lanes};
 use crate::clock::WallClock;
 use crate::config::{Config, Flags, HttpRead, LogFormat, Store as Named, Surroundings};
 use crate::docker::{Docker, DockerConfig};
@@ -119,11 +119,10 @@ async fn start(config: &Config, shutdown: &CancellationToken) -> Result<Running,
     let workspaces = Local::open_as(&config.workspaces, &about)
         .map_err(|error| Failure::failed(chain(&error)))?;
     let objects = Arc::new(store(config)?);
-    let min_free = config.min_free;
-    let is_short: IsShort = Arc::new(move |space| min_free.is_short(space));
-    let _gate =
-        super::lazy::begin(&workspaces, Arc::clone(&objects), is_short, Failures::default())
-            .await?;
+    let lanes = Lanes::default();
+    lanes.rooms.set_floor(config.min_free);
+    let (store, rooms) = (Arc::clone(&objects), lanes.rooms.clone());
+    let _gate = super::lazy::begin(&workspaces, store, rooms, Failures::default()).await?;
     let ledger = Sled::open(&config.state).map_err(|error| Failure::failed(chain(&error)))?;
     let contents = ledger.load().await.map_err(|error| Failure::failed(chain(&error)))?;
     if let Some(rebuilt) = &contents.rebuilt {
@@ -142,7 +141,7 @@ async fn start(config: &Config, shutdown: &CancellationToken) -> Result<Running,
         secret_files: config.allow.secret_files.clone(),
         engine_socket: config.docker.trim_start_matches("unix://").into(),
         quarantine: Mutex::default(),
-        lanes: Lanes::default(),
+        lanes,
     };
     let (sources, rescan) = crate::watch::spawn(crate::watch::Options {
         root: config.specs.clone(),

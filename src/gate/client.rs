@@ -61,6 +61,8 @@ pub enum Answer {
     Broken,
     /// There is no space for it.
     NoSpace,
+    /// The workspace's quota has no room for it.
+    OverQuota,
 }
 
 impl Answer {
@@ -69,6 +71,7 @@ impl Answer {
             Answer::Go => Response::Allow,
             Answer::Broken => Response::Deny(Errno::IO),
             Answer::NoSpace => Response::Deny(Errno::NOSPC),
+            Answer::OverQuota => Response::Deny(Errno::DQUOT),
         };
         response.code(class)
     }

@@ -115,7 +115,8 @@ where
 {
     /// Every record becomes a live session before anything is looked at.
     pub(super) fn adopt_records(&mut self) {
-        for name in self.doors.book.by_name().into_keys() {
+        for (name, record) in self.doors.book.by_name() {
+            self.doors.lanes.rooms.heed(&record);
             self.enliven(&name);
             self.dirty.insert(name);
         }

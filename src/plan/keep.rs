@@ -147,10 +147,12 @@ fn adoption(view: &View<'_>, scarce: &mut Scarce, own: &Own<'_>) -> Option<Sessi
     }
     let will_differ = **resolved != applied.resolved;
     if class_changed && !object_changed && will_differ {
+        // One that a restart is asked of is about to start anew.
+        let starts = own.current.is_none() || is_restart(view, own);
         let now = match resolved.update.rollout {
-            Rollout::OnNextStart => own.current.is_none() || is_restart(view, own),
+            Rollout::OnNextStart => starts,
             Rollout::Immediate => {
-                own.current.is_none()
+                starts
                     || scarce.take_update(
                         &resolved.class,
                         resolved.update.max_concurrent,

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use super::beneath::XATTR_STUB;
 use super::read::CHUNK;
 use crate::model::{Sha256, Space, Stub};
+use crate::plan::NoRoom;
 use crate::world::{Body, Marks};
 
 /// Chunks between the body and the disk.
@@ -31,6 +32,9 @@ pub enum FillError {
     /// No space or quota for it.
     #[error("no space left for it")]
     NoSpace,
+    /// A bound is in the way.
+    #[error("{0}")]
+    NoRoom(NoRoom),
     /// The bytes broke off: another try may bring them.
     #[error("the bytes broke off: {0}")]
     Broken(std::io::Error),

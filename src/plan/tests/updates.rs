@@ -369,6 +369,24 @@ fn an_old_container_that_answers_does_not_make_the_new_spec_good() {
     );
 }
 
+/// A restart is a start: an edited class comes with it.
+#[test]
+fn a_restart_on_request_takes_an_edited_class_with_it() {
+    check(
+        "want ann-one class-image=web2
+         record ann-one port=8001 ready restart-after=1 unpinned
+         container ann-one running port=8001 passing
+         want bob-two class-image=web2
+         record bob-two port=8002 ready synced=11:59:59
+         container bob-two running port=8002 passing",
+        expect![[r#"
+            ann-one is Updating: its spec changed
+              adopt generation 2
+            bob-two is Running
+        "#]],
+    );
+}
+
 #[test]
 fn a_restart_on_request_makes_a_new_container() {
     check(

@@ -181,3 +181,42 @@ fn a_start_that_its_quota_holds_up_says_so_and_goes_on_with_a_larger_one() {
     let here = rig.workspace("ann", "one").join("large.bin");
     assert_eq!(std::fs::metadata(here).unwrap().len(), 2 * MIB);
 }
+
+/// Opening a large file fetches it, and a quota bounds that too: the reader is told by its errno.
+#[test]
+fn t12_an_open_that_would_go_over_the_quota_or_below_the_floor_is_refused() {
+    let mut rig = Rig::new("quota-open");
+    let disk = Small::mount(&rig, "96m");
+    rig.set("minFree", "32Mi");
+    let on_access = |quota: &str| {
+        let files = "files: {eagerBelow: 1Ki, large: OnAccess}";
+        let wanted = format!("sync: {{interval: 1s}}, quota: {quota}, {files}");
+        class("legal", "").replace("sync: {interval: 1s}", &wanted)
+    };
+    rig.write("legal.yaml", &on_access("3Mi"));
+    for name in ["a.bin", "b.bin"] {
+        put(&rig.path(&format!("objects/ann/one/files/{name}")), 2 * MIB);
+    }
+    rig.start();
+    rig.write("a.yaml", &session("ann-one", "ann", "one", ""));
+    let view = rig.ready("ann-one");
+    if rig.workspace("ann", "one").join("a.bin.stub").exists() {
+        println!("large files do not come when they are opened on this machine");
+        return;
+    }
+    let read = |view: &Value, name: &str| http(view, "GET", &format!("/read?path={name}"), "");
+    disk.leave(33 * MIB);
+    let (status, said) = read(&view, "a.bin");
+    assert!(status != 200 && said.contains("No space left"), "{status} {:.200}", said);
+    disk.free();
+    let (status, said) = read(&view, "a.bin");
+    assert_eq!((status, said.len() as u64), (200, 2 * MIB));
+    let (status, said) = read(&view, "b.bin");
+    assert!(status != 200 && said.to_lowercase().contains("quota"), "{status} {:.200}", said);
+    rig.write("legal.yaml", &on_access("10Mi"));
+    rig.ok(&["restart", "ann-one"]);
+    let view = rig.see("has a new container", "ann-one", |view| {
+        view["status"]["container"]["attempt"] == 2 && is_ready(view)
+    });
+    assert_eq!(read(&view, "b.bin").1.len() as u64, 2 * MIB);
+}
