@@ -315,6 +315,19 @@ impl Engine for Docker {
         Ok(id)
     }
 
+    async fn compare(
+        &self,
+        id: &ContainerId,
+        request: &CreateRequest,
+    ) -> Result<Option<String>, EngineError> {
+        let profile = self.profile(request).await?;
+        let body = request::create_body(request, &self.identity, profile.as_deref());
+        match self.look(id).await? {
+            Some(made) => Ok(request::dropped(&body, &made)),
+            None => Err(Op::Inspect.error(EngineErrorKind::NotFound, "no such container")),
+        }
+    }
+
     async fn start(&self, id: &ContainerId) -> Result<(), EngineError> {
         match self.start_once(id).await {
             Err(error) if failure::network_is_missing(&error.message) => {

@@ -40,6 +40,7 @@ pub use fill::{FillError, fill, inode_of, space_of, stub_of};
 pub use lazy::{CANARY, Canary};
 pub use scan::{BadGlob, Excludes};
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -117,6 +118,7 @@ struct Inner {
     trash: OwnedFd,
     staging: OwnedFd,
     records: OwnedFd,
+    applied: OwnedFd,
     /// Makes names in `staging` unique in this process; it is swept when the root is opened.
     counter: AtomicU64,
     notes_turn: Mutex<()>,
@@ -178,6 +180,7 @@ impl Inner {
             trash: own(&docket, "trash")?,
             staging: own(&docket, "staging")?,
             records: own(&docket, "records")?,
+            applied: own(&docket, "applied")?,
             counter: AtomicU64::new(0),
             notes_turn: Mutex::new(()),
             lazy: OnceLock::new(),
@@ -495,6 +498,17 @@ impl Workspaces for Local {
         let about = About::own("remove the record copy of", uid);
         let uid = uid.clone();
         self.quick(about, move |inner| inner.drop_note(&uid)).await
+    }
+
+    async fn keep_applied(&self, key: &str, text: Option<&str>) -> Result<(), WorkspaceError> {
+        let about = About::own("write the copy of", key);
+        let (key, text) = (key.to_owned(), text.map(str::to_owned));
+        self.quick(about, move |inner| inner.keep_applied(&key, text.as_deref())).await
+    }
+
+    async fn applied(&self) -> Result<BTreeMap<String, String>, WorkspaceError> {
+        let about = About::own("read", "the copies of applied objects");
+        self.slow(about, |inner| inner.applied()).await
     }
 
     async fn notes(&self) -> Result<Vec<(Uid, Vec<u8>)>, WorkspaceError> {

@@ -141,6 +141,9 @@ where
         };
         let now = self.now();
         self.touched.push(id.clone());
+        if matches!(target, Target::Seen(_)) && !restart {
+            self.prove(&id).await?;
+        }
         self.change(|record| {
             let attempt = record.attempt;
             record.intent = Some(intent(Operation::Start, attempt, now, Reason::InProgress));
@@ -164,6 +167,21 @@ where
         let (reason, what) = if restart { ("Restarted", "again") } else { ("Started", "") };
         self.event(false, reason, format!("container {id} was started {what}").trim_end());
         Ok(())
+    }
+
+    /// A container that was found made, by a run that may not have lived to compare it: what is
+    /// not as it was to be is never started. Nothing is in it yet, so another is made instead.
+    async fn prove(&self, id: &ContainerId) -> Result<(), StepError> {
+        let record = self.record()?;
+        let port = record.port.filter(|_| record.applied.resolved.container.port != 0);
+        let request = self.request(&record, record.attempt, port).await?;
+        let Some(difference) = self.doors.engine.compare(id, &request).await? else {
+            return Ok(());
+        };
+        self.doors.engine.remove(id).await?;
+        let message = format!("container {id} was not made as asked for: {difference}");
+        self.event(true, &Reason::HardeningDropped.to_string(), &message);
+        Err(StepError::LookAgain(message))
     }
 
     pub(super) async fn stop(

@@ -64,13 +64,7 @@ impl Home {
     /// Removes what an end in the middle of opening left: sled takes a half-written snapshot for
     /// a whole one.
     pub(super) fn sweep(&self) -> Result<(), Fault> {
-        let making = self.path.join(MAKING);
-        match fs::remove_dir_all(&making) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Fault::at(&making)(error));
-            }
-            _ => (),
-        }
+        self.drop_making()?;
         // Two megabytes at most, which the next trial takes again: nothing to fail for.
         let _absent = fs::remove_file(self.path.join(PROBE));
         let db = self.db();
@@ -96,13 +90,40 @@ impl Home {
         &self,
         fill: impl FnOnce(&Path) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
+        let making = self.make(fill)?;
+        fs::rename(&making, self.db()).map_err(Fault::at(&making))?;
+        self.sync()
+    }
+
+    /// Makes a store beside the one there is and changes their places, in one step. The old one
+    /// is left for [`Home::drop_making`].
+    pub(super) fn remake_db(
+        &self,
+        fill: impl FnOnce(&Path) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let making = self.make(fill)?;
+        let exchange = rustix::fs::RenameFlags::EXCHANGE;
+        rustix::fs::renameat_with(&self.dir, MAKING, &self.dir, DB, exchange)
+            .map_err(|errno| Fault::at(&making)(errno.into()))?;
+        self.sync()
+    }
+
+    fn make(&self, fill: impl FnOnce(&Path) -> Result<(), Fault>) -> Result<PathBuf, Fault> {
         self.sweep()?;
         let making = self.path.join(MAKING);
         DirBuilder::new().mode(0o700).create(&making).map_err(Fault::at(&making))?;
         fill(&making)?;
         sync_store(&making)?;
-        fs::rename(&making, self.db()).map_err(Fault::at(&making))?;
-        self.sync()
+        Ok(making)
+    }
+
+    /// Removes what was made or replaced and has no use.
+    pub(super) fn drop_making(&self) -> Result<(), Fault> {
+        let making = self.path.join(MAKING);
+        match fs::remove_dir_all(&making) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Fault::at(&making)(error)),
+            _ => Ok(()),
+        }
     }
 
     /// Moves a damaged store out of the way, whole, for people to look at. Returns where to.

@@ -19,6 +19,8 @@ use super::home::sync_store;
 
 /// Bytes of pages that sled may keep in memory.
 const CACHE: u64 = 32 * 1024 * 1024;
+/// Keys of a batch while a store is copied.
+const COPIED_AT_ONCE: usize = 1024;
 /// How long a store that was just closed may take to let go of its file.
 const LET_GO: Duration = Duration::from_secs(5);
 
@@ -35,6 +37,11 @@ pub(super) struct Store {
     /// What is acknowledged.
     pub sums: Sums,
     meta: Meta,
+    /// A sync failed since the store was opened: the kernel may have dropped what was not on the
+    /// disk, and holds it for clean.
+    unsynced: bool,
+    #[cfg(test)]
+    pub refuse_sync: bool,
 }
 
 /// A batch that was not kept; what its keys held before, should it have reached the disk.
@@ -90,7 +97,16 @@ impl Store {
             .mode(0o600)
             .open(&epoch)
             .map_err(Fault::at(&epoch))?;
-        Ok(Store { db, file, epoch, sums, meta })
+        Ok(Store {
+            db,
+            file,
+            epoch,
+            sums,
+            meta,
+            unsynced: false,
+            #[cfg(test)]
+            refuse_sync: false,
+        })
     }
 
     /// Keeps changes as a whole, through power loss.
@@ -123,7 +139,8 @@ impl Store {
         }
         let text = serde_json::to_vec(&meta).unwrap_or_default();
         batch.insert(META, text);
-        if let Err(fault) = guarded(|| self.keep(batch)) {
+        let kept = guarded(|| self.hand_over(batch)).and_then(|()| self.sync());
+        if let Err(fault) = kept {
             return Err(NotKept { fault, before });
         }
         for (key, digest) in new {
@@ -145,17 +162,52 @@ impl Store {
         changes.keys().map(held).collect()
     }
 
-    fn keep(&self, batch: sled::Batch) -> Result<(), Fault> {
+    fn hand_over(&self, batch: sled::Batch) -> Result<(), Fault> {
         self.db.apply_batch(batch)?;
         self.db.flush()?;
-        // sled's flush asks the kernel to write, not the disk to keep.
-        self.file.sync_all().map_err(Fault::at(Path::new("the store's file")))
+        Ok(())
     }
 
-    /// What one key holds.
-    #[cfg(test)]
-    pub(super) fn value(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.db.get(key).unwrap().map(|value| value.to_vec())
+    /// sled's flush asks the kernel to write, not the disk to keep.
+    fn sync(&mut self) -> Result<(), Fault> {
+        let synced = self.file.sync_all();
+        #[cfg(test)]
+        let synced = if self.refuse_sync { Err(std::io::ErrorKind::Other.into()) } else { synced };
+        self.unsynced |= synced.is_err();
+        synced.map_err(Fault::at(Path::new("the store's file")))
+    }
+
+    /// Whether something written here may never reach the disk, though reading shows it. The
+    /// kernel tells each descriptor once that a write behind its back failed.
+    pub(super) fn may_have_dropped(&mut self) -> bool {
+        self.unsynced || self.sync().is_err()
+    }
+
+    /// Everything in it as changes to an empty store.
+    pub(super) fn everything(&self) -> Result<Changes, Fault> {
+        let entry = |entry: sled::Result<(sled::IVec, sled::IVec)>| {
+            let (key, value) = entry?;
+            Ok((key.to_vec(), Some(value.to_vec())))
+        };
+        let all: Result<Changes, Fault> = guarded(|| self.db.iter().map(entry).collect());
+        let mut all = all?;
+        all.remove(META);
+        Ok(all)
+    }
+
+    /// Makes a store of the same contents in an empty directory, in files that no failed write
+    /// was ever made to.
+    pub(super) fn copy_to(&self, path: &Path, contents: &Changes) -> Result<(), Fault> {
+        let meta = Meta { epoch: self.meta.epoch, count: 0, sum: 0, ..self.meta };
+        let mut copy = Store::attach(open_sled(path)?, path, Sums::new(), meta)?;
+        let mut all = contents.iter().map(|(key, value)| (key.clone(), value.clone()));
+        loop {
+            let some: Changes = all.by_ref().take(COPIED_AT_ONCE).collect();
+            copy.write(&some).map_err(|not_kept| not_kept.fault)?;
+            if some.len() < COPIED_AT_ONCE {
+                return Ok(());
+            }
+        }
     }
 
     /// One value, if there is one.

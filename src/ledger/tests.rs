@@ -281,28 +281,41 @@ async fn a_store_of_a_newer_docket_stays_where_it_is() {
     assert!(db(&state).join("conf").exists());
 }
 
+/// After a failed sync the kernel may hold for clean what it dropped: nothing of the old files is
+/// relied on any more.
 #[test]
-fn a_batch_that_reached_the_disk_and_was_refused_is_undone_first() {
+fn f29_a_batch_whose_sync_failed_is_undone_and_all_else_is_written_to_new_files() {
+    use std::os::unix::fs::MetadataExt as _;
     let state = tempfile::tempdir().unwrap();
-    let home = Home::take(&state.path().join("state")).unwrap();
+    let path = state.path().join("state");
+    let home = Home::take(&path).unwrap();
     let store = open_store(&home).unwrap();
     let mut writer = Writer::new(home, store, Arc::default());
     let keep = |writer: &mut Writer, text: &str| {
         let batch = vec![fact("same", text), fact(text, &"long ".repeat(5000))];
         writer.keep(format::facts(batch).unwrap())
     };
+    let inode = || std::fs::metadata(path.join("db/db")).unwrap().ino();
     keep(&mut writer, "acknowledged").unwrap();
-    // As if the last sync of it had failed.
-    writer.pretend_refused(|writer| keep(writer, "refused").unwrap());
+    let first = inode();
+    writer.refuse_syncs(true);
+    let _told = keep(&mut writer, "refused").unwrap_err();
     keep(&mut writer, "later").unwrap();
+    assert_ne!(inode(), first, "it was written to the file that may have lost something");
+    assert!(!path.join("db.making").exists());
     let facts = writer.load().unwrap().facts;
     assert_eq!(facts.keys().collect::<Vec<_>>(), ["acknowledged", "later", "same"]);
     assert_eq!(text(&facts, "same"), "later");
-    writer.pretend_refused(|writer| keep(writer, "refused").unwrap());
+    writer.refuse_syncs(true);
+    let _told = keep(&mut writer, "refused").unwrap_err();
     writer.heal().unwrap();
+    drop(writer);
+    let home = Home::take(&path).unwrap();
+    let mut writer = Writer::new(home, Store::open(&path.join("db")).unwrap(), Arc::default());
     let facts = writer.load().unwrap().facts;
     assert_eq!(text(&facts, "same"), "later");
     assert!(!facts.contains_key("refused"));
+    keep(&mut writer, "last").unwrap();
 }
 
 /// The simulation's ledger is held to what this one does: 150 random batches to both.

@@ -51,6 +51,8 @@ pub(super) struct Writer {
 struct Trouble {
     acknowledged: Sums,
     undo: Changes,
+    /// What is read back may not be on the disk: all of it is to be written anew.
+    dropped: bool,
 }
 
 impl Writer {
@@ -133,16 +135,20 @@ impl Writer {
         self.syncs.fetch_add(1, Ordering::Relaxed);
         store.write(&changes).map_err(|not_kept| {
             let acknowledged = store.sums.clone();
-            self.trouble = Some(Trouble { acknowledged, undo: not_kept.before });
+            self.trouble = Some(Trouble { acknowledged, undo: not_kept.before, dropped: false });
             not_kept.fault
         })
     }
 
-    /// Opens the store anew after a failed write, and undoes that write.
+    /// Opens the store anew after a failed write, and undoes that write. After a failed sync that
+    /// is not enough: what the kernel dropped looks as if it were kept until the power goes, and
+    /// then takes along what was written after it. So all is written to new files.
     pub(super) fn heal(&mut self) -> Result<(), Fault> {
         self.home.try_disk()?;
-        let Some(trouble) = &self.trouble else { return Ok(()) };
-        self.store = None;
+        let Some(trouble) = &mut self.trouble else { return Ok(()) };
+        if let Some(mut old) = self.store.take() {
+            trouble.dropped |= old.may_have_dropped();
+        }
         let mut store = Store::open(&self.home.db())?;
         let differs = |key: &&Vec<u8>| trouble.acknowledged.get(*key) != store.sums.get(*key);
         let all = trouble.acknowledged.keys().chain(store.sums.keys());
@@ -150,24 +156,38 @@ impl Writer {
             let name = format::name_of(lost).map_or("", |(name, _)| name);
             return Err(Fault::Damage(format!("{name} is not as acknowledged; restart docket")));
         }
-        store.write(&trouble.undo).map_err(|not_kept| not_kept.fault)?;
+        if trouble.dropped {
+            let mut contents = store.everything()?;
+            for (key, value) in &trouble.undo {
+                match value {
+                    Some(_) => contents.insert(key.clone(), value.clone()),
+                    None => contents.remove(key),
+                };
+            }
+            let bytes: usize = contents
+                .iter()
+                .map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len))
+                .sum();
+            self.home.has_space(3 * bytes as u64)?;
+            self.home.remake_db(|path| store.copy_to(path, &contents))?;
+            drop(store);
+            self.home.drop_making()?;
+            store = Store::open(&self.home.db())?;
+        } else {
+            store.write(&trouble.undo).map_err(|not_kept| not_kept.fault)?;
+        }
         self.store = Some(store);
         self.trouble = None;
         tracing::info!("the ledger takes writes again");
         Ok(())
     }
 
-    /// Takes what a batch did to the disk as if its last sync had failed.
+    /// The next syncs fail, or work again.
     #[cfg(test)]
-    pub(super) fn pretend_refused(&mut self, batch: impl FnOnce(&mut Writer)) {
-        let values = |writer: &Writer, key: &Vec<u8>| writer.store.as_ref().unwrap().value(key);
-        let acknowledged = self.store.as_ref().unwrap().sums.clone();
-        let held: Changes =
-            acknowledged.keys().map(|key| (key.clone(), values(self, key))).collect();
-        batch(self);
-        let there = self.store.as_ref().unwrap().sums.keys().cloned();
-        let undo = there.map(|key| (key.clone(), held.get(&key).cloned().flatten())).collect();
-        self.trouble = Some(Trouble { acknowledged, undo });
+    pub(super) fn refuse_syncs(&mut self, refuse: bool) {
+        if let Some(store) = &mut self.store {
+            store.refuse_sync = refuse;
+        }
     }
 
     fn open_store(&self) -> Result<&Store, LedgerError> {

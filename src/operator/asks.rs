@@ -189,6 +189,9 @@ where
         }
         let batch = writes.iter().map(|(k, j)| Write::Applied(k.clone(), j.clone())).collect();
         self.doors.book.ledger().commit(batch).await.map_err(failed)?;
+        for (key, json) in &writes {
+            self.copy_applied(key, Some(json)).await;
+        }
         self.applied.extend(writes);
         self.reconsider();
         Ok(outcomes)
@@ -231,7 +234,7 @@ where
         }
         let Some(record) = self.doors.book.by_session(name) else {
             self.doors.book.ledger().commit(batch).await.map_err(failed)?;
-            self.applied.remove(&key);
+            self.no_longer_applied(&key).await;
             self.dirty.insert(name.clone());
             return Ok(());
         };
@@ -251,7 +254,7 @@ where
             }
         });
         changed.await.map_err(failed)?;
-        self.applied.remove(&key);
+        self.no_longer_applied(&key).await;
         self.doors.lanes.interrupt(&record.uid);
         if let Some(live) = self.live.get(name)
             && let Some(cancel) = &live.main
@@ -260,6 +263,20 @@ where
         }
         self.dirty.insert(name.clone());
         Ok(())
+    }
+
+    async fn no_longer_applied(&mut self, key: &str) {
+        if self.applied.remove(key).is_some() {
+            self.copy_applied(key, None).await;
+        }
+    }
+
+    /// Keeps the copy of an applied object beside the workspaces. Its failure is told and not
+    /// fatal: the ledger has the object, and the next start makes the copies agree with it.
+    async fn copy_applied(&self, key: &str, text: Option<&str>) {
+        if let Err(error) = self.doors.workspaces.keep_applied(key, text).await {
+            tracing::warn!(object = %key, %error, "the copy of an applied object was not kept");
+        }
     }
 
     fn selected(&self, which: &Which) -> Answer<Vec<SessionName>> {

@@ -65,6 +65,7 @@ pub async fn rebuild<L: Ledger, W: Workspaces>(
         }
         take_back(&book, &uid, &bytes, now).await?;
     }
+    let applied = rebuild_applied(&book, contents, workspaces).await?;
     if contents.rebuilt.is_some() {
         // Only now: an end before this begins rebuilding again.
         book.ledger().commit(vec![Write::Fact(REBUILT.to_owned(), now.to_rfc3339())]).await?;
@@ -74,7 +75,41 @@ pub async fn rebuild<L: Ledger, W: Workspaces>(
         .get(CONFIRMED)
         .and_then(|text| serde_json::from_str(text).ok())
         .unwrap_or_default();
-    Ok((book, Rebuilt { applied: contents.applied.clone(), confirmed }))
+    Ok((book, Rebuilt { applied, confirmed }))
+}
+
+/// The applied objects: the ledger's, with which the copies beside the workspaces are made to agree;
+/// or, with a ledger that lost them, the copies.
+async fn rebuild_applied<L: Ledger, W: Workspaces>(
+    book: &Book<L>,
+    contents: &Contents,
+    workspaces: &W,
+) -> Result<BTreeMap<String, String>, LedgerError> {
+    let copies = workspaces.applied().await.map_err(|error| LedgerError {
+        operation: "look at the copies of applied objects",
+        message: error.to_string(),
+        no_space: false,
+    })?;
+    let mut applied = contents.applied.clone();
+    if contents.rebuilt.is_some() {
+        let lost = copies.into_iter().filter(|(key, _)| !contents.applied.contains_key(key));
+        let lost: BTreeMap<String, String> = lost.collect();
+        let batch = lost.iter().map(|(key, text)| Write::Applied(key.clone(), text.clone()));
+        let batch: Vec<Write> = batch.collect();
+        if !batch.is_empty() {
+            book.ledger().commit(batch).await?;
+        }
+        applied.extend(lost);
+        return Ok(applied);
+    }
+    let stale = copies.keys().filter(|key| !applied.contains_key(*key)).map(|key| (key, None));
+    let missing = applied.iter().filter(|(key, text)| copies.get(*key) != Some(*text));
+    for (key, text) in stale.chain(missing.map(|(key, text)| (key, Some(text.as_str())))) {
+        if let Err(error) = workspaces.keep_applied(key, text).await {
+            tracing::warn!(object = %key, %error, "the copy of an applied object was not kept");
+        }
+    }
+    Ok(applied)
 }
 
 async fn take_back<L: Ledger>(

@@ -34,6 +34,7 @@ struct State {
     spaces: BTreeMap<Key, Directory>,
     trash: BTreeMap<Uid, Vec<(i64, Key, Directory)>>,
     notes: BTreeMap<Uid, Vec<u8>>,
+    applied: BTreeMap<String, String>,
     secrets: BTreeMap<Uid, BTreeMap<String, PathBuf>>,
     destroyed: Vec<Destroyed>,
     serial: u64,
@@ -509,6 +510,19 @@ impl Workspaces for MemoryDisk {
     async fn drop_note(&self, uid: &Uid) -> Result<(), WorkspaceError> {
         self.state().notes.remove(uid);
         Ok(())
+    }
+
+    async fn keep_applied(&self, key: &str, text: Option<&str>) -> Result<(), WorkspaceError> {
+        let applied = &mut self.state().applied;
+        match text {
+            Some(text) => applied.insert(key.to_owned(), text.to_owned()),
+            None => applied.remove(key),
+        };
+        Ok(())
+    }
+
+    async fn applied(&self) -> Result<BTreeMap<String, String>, WorkspaceError> {
+        Ok(self.state().applied.clone())
     }
 
     async fn notes(&self) -> Result<Vec<(Uid, Vec<u8>)>, WorkspaceError> {

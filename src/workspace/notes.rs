@@ -1,5 +1,6 @@
-//! Copies of records beside the workspaces: whole or not at all, and there after power loss.
+//! Copies of records and of applied objects beside the workspaces: whole or not at all, and there after power loss.
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 
@@ -44,23 +45,55 @@ impl Inner {
     }
 
     pub(super) fn notes(&self) -> Result<Vec<(Uid, Vec<u8>)>, Fault> {
-        let mut notes = Vec::new();
-        for name in names(&self.records, usize::MAX)? {
-            let text = String::from_utf8_lossy(&name);
-            let Ok(uid) = Uid::parse(&text) else { continue };
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-            let file = match open(&self.records, &name, flags, super::beneath::RESOLVE) {
-                Ok(file) => file,
-                Err(Errno::NOENT) => continue,
-                Err(errno) => return Err(errno.into()),
-            };
-            if file_type(&fstat(&file)?) == FileType::RegularFile {
-                let mut bytes = Vec::new();
-                std::fs::File::from(file).read_to_end(&mut bytes)?;
-                notes.push((uid, bytes));
-            }
-        }
+        let known = |name: &str| Uid::parse(name).ok();
+        let mut notes = read_all(&self.records, known)?;
         notes.sort();
         Ok(notes)
     }
+
+    pub(super) fn keep_applied(&self, key: &str, text: Option<&str>) -> Result<(), Fault> {
+        let _turn = self.notes_turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // Neither kinds nor names have a dot.
+        let name = key.replace('/', ".");
+        match text {
+            Some(text) => put(&self.applied, &name, text.as_bytes(), Mode::RUSR | Mode::WUSR),
+            None => {
+                remove(&self.applied, &name)?;
+                Ok(fsync(&self.applied)?)
+            }
+        }
+    }
+
+    pub(super) fn applied(&self) -> Result<BTreeMap<String, String>, Fault> {
+        let known = |name: &str| {
+            let (kind, name) = name.split_once('.').filter(|(kind, _)| !kind.is_empty())?;
+            Some(format!("{kind}/{name}"))
+        };
+        let all = read_all(&self.applied, known)?.into_iter();
+        Ok(all.filter_map(|(key, text)| Some((key, String::from_utf8(text).ok()?))).collect())
+    }
+}
+
+/// The regular files of a directory of docket's own whose names are understood.
+fn read_all<N>(
+    dir: &OwnedFd,
+    understood: impl Fn(&str) -> Option<N>,
+) -> Result<Vec<(N, Vec<u8>)>, Fault> {
+    let mut all = Vec::new();
+    for name in names(dir, usize::MAX)? {
+        let text = String::from_utf8_lossy(&name);
+        let Some(known) = understood(&text) else { continue };
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let file = match open(dir, &name, flags, super::beneath::RESOLVE) {
+            Ok(file) => file,
+            Err(Errno::NOENT) => continue,
+            Err(errno) => return Err(errno.into()),
+        };
+        if file_type(&fstat(&file)?) == FileType::RegularFile {
+            let mut bytes = Vec::new();
+            std::fs::File::from(file).read_to_end(&mut bytes)?;
+            all.push((known, bytes));
+        }
+    }
+    Ok(all)
 }

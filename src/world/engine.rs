@@ -177,6 +177,13 @@ pub trait Engine: Send + Sync + 'static {
         &self,
         request: &CreateRequest,
     ) -> impl Future<Output = Result<ContainerId, EngineError>> + Send;
+    /// The first setting of this request that a container does not have; `None`: it has all of
+    /// them. For one that was made by a run that did not live to compare it.
+    fn compare(
+        &self,
+        id: &ContainerId,
+        request: &CreateRequest,
+    ) -> impl Future<Output = Result<Option<String>, EngineError>> + Send;
     /// Starts a container.
     fn start(&self, id: &ContainerId) -> impl Future<Output = Result<(), EngineError>> + Send;
     /// Stops a container: SIGTERM, `grace`, SIGKILL. Returns when it has ended.

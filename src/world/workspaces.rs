@@ -1,6 +1,7 @@
 //! The workspaces: directories that tenants write to. What is asked here is asked of the node
 //! that has them, never done by path further up.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
 
@@ -242,6 +243,17 @@ pub trait Workspaces: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), WorkspaceError>> + Send;
     /// Removes the copy of a record. Absent is success.
     fn drop_note(&self, uid: &Uid) -> impl Future<Output = Result<(), WorkspaceError>> + Send;
+    /// Writes the copy of an applied object (`.docket/applied/{kind}.{name}`) by rename, or removes
+    /// it. Absent is success.
+    fn keep_applied(
+        &self,
+        key: &str,
+        text: Option<&str>,
+    ) -> impl Future<Output = Result<(), WorkspaceError>> + Send;
+    /// Every copy of an applied object: `kind/name` to its JSON text.
+    fn applied(
+        &self,
+    ) -> impl Future<Output = Result<BTreeMap<String, String>, WorkspaceError>> + Send;
     /// Every copy of a record.
     fn notes(&self) -> impl Future<Output = Result<Vec<(Uid, Vec<u8>)>, WorkspaceError>> + Send;
     /// How large files come here.

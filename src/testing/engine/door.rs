@@ -117,8 +117,45 @@ impl Engine for FakeEngine {
     }
 
     async fn create(&self, request: &CreateRequest) -> Result<ContainerId, EngineError> {
-        self.up("create container")?;
-        self.machine.create(request.clone())
+        const OP: &str = "create container";
+        self.up(OP)?;
+        let id = self.machine.create(request.clone())?;
+        let mut state = self.machine.state();
+        if state.careless {
+            if let Some(one) = state.containers.get_mut(&id) {
+                one.hardened = false;
+            }
+            return Err(fail(Kind::Broken, OP, "cut before it was compared"));
+        }
+        Ok(id)
+    }
+
+    async fn compare(
+        &self,
+        id: &ContainerId,
+        request: &CreateRequest,
+    ) -> Result<Option<String>, EngineError> {
+        const OP: &str = "inspect container";
+        self.ours(OP, id)?;
+        let state = self.machine.state();
+        let Some(one) = state.containers.get(id) else {
+            return Err(fail(Kind::NotFound, OP, format!("No such container: {id}")));
+        };
+        let (made, asked) = (&one.request, request);
+        let limits = one.resources == asked.spec.resources;
+        let rest = one.hardened
+            && (&made.spec.security, &made.spec.tmpfs, &made.spec.network, made.spec.init)
+                == (&asked.spec.security, &asked.spec.tmpfs, &asked.spec.network, asked.spec.init);
+        let around = (&made.mounts, made.host_port) == (&asked.mounts, asked.host_port);
+        let labels = asked.labels.iter().all(|(key, value)| made.labels.get(key) == Some(value));
+        Ok([
+            ("limits", limits),
+            ("confinement", rest),
+            ("mounts, ports", around),
+            ("labels", labels),
+        ]
+        .into_iter()
+        .find_map(|(what, same)| (!same).then(|| what.to_owned())))
     }
 
     async fn start(&self, id: &ContainerId) -> Result<(), EngineError> {

@@ -65,6 +65,8 @@ pub(super) struct State {
     missing: BTreeSet<PathBuf>,
     serial: u64,
     pub(super) down: bool,
+    /// Containers are made without their hardening, and whoever asked does not live to see it.
+    pub(super) careless: bool,
     pub(super) since: Option<Timestamp>,
     wrongs: Vec<String>,
 }
@@ -73,6 +75,7 @@ pub(super) struct State {
 #[derive(Debug)]
 pub(super) struct Vessel {
     pub(super) request: CreateRequest,
+    pub(super) hardened: bool,
     pub(super) serial: u64,
     pub(super) state: ContainerState,
     pub(super) resources: Resources,
@@ -126,6 +129,8 @@ pub struct Seen {
     pub env: BTreeMap<String, String>,
     /// Its host port.
     pub port: Option<u16>,
+    /// Whether it has the hardening it was asked for with.
+    pub hardened: bool,
     /// Its limits.
     pub resources: Resources,
     /// Sources of its mounts.
@@ -152,6 +157,7 @@ impl Vessel {
         Vessel {
             resources: request.spec.resources,
             request,
+            hardened: true,
             serial,
             state: ContainerState::Created,
             started_at: None,
@@ -173,6 +179,7 @@ impl Vessel {
         Seen {
             id: id.clone(),
             name: self.request.name.clone(),
+            hardened: self.hardened,
             installation: self.label(LABEL_INSTALLATION).to_owned(),
             session: self.label(LABEL_SESSION).to_owned(),
             uid: self.label(LABEL_UID).to_owned(),
@@ -346,6 +353,12 @@ impl Machine {
                 state.images.insert(id.to_owned(), image);
             }
         }
+    }
+
+    /// From now on containers are made without their hardening, each time by a run that is cut
+    /// before it can compare; or not any more.
+    pub fn be_careless(&self, careless: bool) {
+        self.state().careless = careless;
     }
 
     /// Somebody makes and starts a container that is not docket's. `false`: the name is taken.

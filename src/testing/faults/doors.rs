@@ -1,5 +1,6 @@
 //! Every door in the weather. Deadlines are those of the real doors.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -124,6 +125,15 @@ impl<D: Engine> Engine for Weathered<D> {
     async fn create(&self, request: &CreateRequest) -> Result<ContainerId, EngineError> {
         ask_engine!(self, "create container", request.name, CHANGE, |door, request| door
             .create(&request))
+    }
+
+    async fn compare(
+        &self,
+        id: &ContainerId,
+        request: &CreateRequest,
+    ) -> Result<Option<String>, EngineError> {
+        ask_engine!(self, "compare container", id, READ, |door, id, request| door
+            .compare(&id, &request))
     }
 
     async fn start(&self, id: &ContainerId) -> Result<(), EngineError> {
@@ -401,6 +411,14 @@ impl<D: Workspaces> Workspaces for Weathered<D> {
 
     async fn drop_note(&self, uid: &Uid) -> Result<(), WorkspaceError> {
         touch!(self, "drop note", uid, self.door.drop_note(uid))
+    }
+
+    async fn keep_applied(&self, key: &str, text: Option<&str>) -> Result<(), WorkspaceError> {
+        touch!(self, "keep applied", key, self.door.keep_applied(key, text))
+    }
+
+    async fn applied(&self) -> Result<BTreeMap<String, String>, WorkspaceError> {
+        touch!(self, "read applied", "", self.door.applied())
     }
 
     async fn notes(&self) -> Result<Vec<(Uid, Vec<u8>)>, WorkspaceError> {

@@ -210,6 +210,26 @@ rules! {
         assert_eq!((detail.started_at, detail.exit_code, detail.pid), (None, None, None));
     }
 
+    async fn a_container_that_is_not_as_asked_for_is_told_apart(bench) {
+        let request = bench.request().await;
+        let id = bench.engine.create(&request).await.unwrap();
+        assert_eq!(bench.engine.compare(&id, &request).await.unwrap(), None);
+        let edits: [fn(&mut CreateRequest); 4] = [
+            |request| request.spec.resources.pids += 1,
+            |request| request.spec.security.cap_add.push("NET_RAW".to_owned()),
+            |request| request.spec.init = !request.spec.init,
+            |request| drop(request.labels.insert("more".to_owned(), "1".to_owned())),
+        ];
+        for edit in edits {
+            let mut other = request.clone();
+            edit(&mut other);
+            assert!(bench.engine.compare(&id, &other).await.unwrap().is_some(), "{other:?}");
+        }
+        let nobody = ContainerId("0123456789ab".repeat(5) + "0000");
+        let error = bench.engine.compare(&nobody, &request).await.unwrap_err();
+        assert_eq!(error.kind, Kind::NotFound);
+    }
+
     async fn a_running_container_tells_where_it_is_published(bench) {
         let port = (bench.free_port)();
         let id = bench.started(|request| request.host_port = Some(port)).await;

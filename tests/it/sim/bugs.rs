@@ -1,6 +1,7 @@
 //! Bugs to be planted, each a door that lies in the way the mistake would: the suite must see
 //! every one of them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,6 +40,8 @@ pub enum Bug {
     PortRace,
     /// What does not run is not listed.
     ForgottenOrphans,
+    /// A container that was found made is not compared with what was asked for.
+    AdoptedUnproven,
     /// A key that is taken is a conflict, whatever is under it.
     TakenIsConflict,
 }
@@ -52,6 +55,7 @@ impl Bug {
         Bug::RandomNames,
         Bug::PortRace,
         Bug::ForgottenOrphans,
+        Bug::AdoptedUnproven,
         Bug::TakenIsConflict,
     ];
 
@@ -109,6 +113,17 @@ impl Engine for BuggyEngine {
         let number = self.names.fetch_add(1, Ordering::Relaxed);
         let name = format!("{}-{number}", request.name);
         self.door.create(&CreateRequest { name, ..request.clone() }).await
+    }
+
+    async fn compare(
+        &self,
+        id: &ContainerId,
+        request: &CreateRequest,
+    ) -> Result<Option<String>, EngineError> {
+        match self.bug {
+            Some(Bug::AdoptedUnproven) => Ok(None),
+            _ => self.door.compare(id, request).await,
+        }
     }
 
     async fn start(&self, id: &ContainerId) -> Result<(), EngineError> {
@@ -390,6 +405,14 @@ impl Workspaces for BuggyDisk {
 
     async fn drop_note(&self, uid: &Uid) -> Result<(), WorkspaceError> {
         self.door.drop_note(uid).await
+    }
+
+    async fn keep_applied(&self, key: &str, text: Option<&str>) -> Result<(), WorkspaceError> {
+        self.door.keep_applied(key, text).await
+    }
+
+    async fn applied(&self) -> Result<BTreeMap<String, String>, WorkspaceError> {
+        self.door.applied().await
     }
 
     async fn notes(&self) -> Result<Vec<(Uid, Vec<u8>)>, WorkspaceError> {

@@ -27,6 +27,9 @@ pub fn invariants(site: &Site, operation: &str) {
     let mut numbers: BTreeSet<(&str, &str)> = BTreeSet::new();
     for one in &own {
         if one.is_alive() {
+            if !one.hardened {
+                site.wrong(format!("{} runs without its hardening after {operation}", one.name));
+            }
             *live.entry(&one.uid).or_default() += 1;
         }
         if !numbers.insert((&one.uid, &one.attempt)) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use docket::model::{Installation, RelPath};
+use docket::model::RelPath;
 use docket::operator::handle::{Answer, Ask, Refusal, Verb};
 use docket::testing::engine::{Machine, Seen};
 use docket::world::{CreateRequest, StoreErrorKind};
@@ -334,8 +334,12 @@ fn elements(chance: &mut SmallRng, machine: &Arc<Machine>, site: &Arc<Site>) {
             });
         }
         _ => {
-            let installation = Installation::parse(site.name).unwrap();
-            sky.note(format_args!("== {installation} rests"));
+            sky.note("== the engine leaves the hardening out");
+            machine.be_careless(true);
+            tokio::spawn(async move {
+                sleep(wait).await;
+                machine.be_careless(false);
+            });
         }
     }
 }
@@ -347,6 +351,7 @@ fn make_good(chance: &mut SmallRng, machine: &Arc<Machine>, sites: &[Arc<Site>])
     }
     machine.set_image("app:v2", Some(&format!("sha256:{:064x}", 2)));
     machine.reconnect();
+    machine.be_careless(false);
     for site in sites {
         site.store.fail_with(None);
         site.disk.set_free(None);
