@@ -26,11 +26,11 @@ pub use history::{
 };
 pub use keys::{
     BadKey, FILES, MANIFEST, MANIFESTS, TREES, bare_path, check_key, conflict_path, kept_manifest,
-    key_candidates, tree_key,
+    key_candidates, reads_like_anothers, tree_key,
 };
 pub use manifest::{
-    BadManifest, MAX_BYTES, MAX_ENTRIES, check_paths, parse_bare, parse_manifest, parse_tree,
-    render_manifest, render_tree,
+    BadManifest, MAX_BYTES, MAX_ENTRIES, check_paths, foreign_row, parse_bare, parse_manifest,
+    parse_tree, render_manifest, render_tree,
 };
 pub use stub::{STUB, stub_of, stub_path, stub_text};
 

@@ -436,6 +436,7 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         let mut remote = load_remote(self.objects, user, case, base).await?;
         let nothing = Base::default();
         let known = base.unwrap_or(&nothing);
+        self.refuse_anothers(&remote, known).await?;
         self.fill_sizes(&mut remote).await?;
         let mut unopened = Vec::new();
         let (scan, mut plan) = loop {

@@ -66,6 +66,18 @@ pub fn check_key(key: &str) -> Result<(), BadKey> {
     Ok(())
 }
 
+/// Whether a key is written like one of another case, or like a whole one: `user/case/files/...`.
+/// A case may have such objects of its own; if it has not, another's were meant.
+pub fn reads_like_anothers(key: &str) -> bool {
+    let parts: Vec<&str> = key.split('/').collect();
+    let own = parts.first().is_some_and(|first| matches!(*first, "files" | "long"));
+    let inside = parts.get(2..).unwrap_or_default();
+    let folders = inside.iter().rev().skip(1);
+    let mut folders =
+        folders.filter(|part| matches!(**part, "files" | "long" | "trees" | "manifests"));
+    !own && (folders.next().is_some() || inside.last() == Some(&MANIFEST))
+}
+
 /// Keys for a file's new contents, best first: the next is for when the one before is taken by
 /// another content or its parent is an object.
 pub fn key_candidates(path: &RelPath, sum: Sha256) -> Vec<String> {

@@ -35,6 +35,17 @@ pub enum BadManifest {
         /// Which rule it breaks.
         why: String,
     },
+    /// One entry whose key is none of this case.
+    #[error(
+        "`{path}` is refused: its storage_key `{key}` reads like a key of another case, and this \
+         case has no such object: keys are relative to the case"
+    )]
+    Foreign {
+        /// Its logical path, escaped.
+        path: String,
+        /// Its key, for people.
+        key: String,
+    },
     /// Over [`MAX_ENTRIES`].
     #[error("it has more than {MAX_ENTRIES} entries")]
     TooMany,
@@ -259,6 +270,11 @@ fn parse_mode(value: &Value) -> Option<u32> {
         None => value.as_u64()?,
     };
     (mode <= 0o177_777).then_some(mode as u32 & 0o777)
+}
+
+/// A row whose key is none of this case.
+pub fn foreign_row(path: &RelPath, key: &str) -> BadManifest {
+    BadManifest::Foreign { path: path.to_string(), key: shown(key) }
 }
 
 /// Refuses a path that is both a file and a directory of another.

@@ -4,6 +4,7 @@
 mod crash;
 mod disk;
 mod drift;
+mod exact;
 mod faults;
 mod hostile;
 mod life;

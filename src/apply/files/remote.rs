@@ -13,8 +13,8 @@ use crate::model::{
     Base, CaseName, LocalKind, ManifestEntry, RelPath, Remote, Scan, Sha256, UserName,
 };
 use crate::sync::{
-    BadManifest, FILES, MANIFEST, MANIFESTS, MAX_BYTES, parse_bare, parse_manifest, parse_tree,
-    tree_key,
+    BadManifest, FILES, MANIFEST, MANIFESTS, MAX_BYTES, foreign_row, parse_bare, parse_manifest,
+    parse_tree, reads_like_anothers, tree_key,
 };
 use crate::world::{Clock, ObjectMeta, Objects, StoreError, StoreErrorKind, Workspaces};
 
@@ -147,6 +147,27 @@ async fn of_listing<O: Objects>(
 }
 
 impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
+    /// Refuses a manifest that names what another case has, before anything is done with it. Only
+    /// whether this case has such an object is asked, never whether another has.
+    pub(super) async fn refuse_anothers(
+        &self,
+        remote: &Remote,
+        base: &Base,
+    ) -> Result<(), FilesError> {
+        for (path, row) in &remote.files {
+            let key = &row.storage_key;
+            let known = base.files.get(path).is_some_and(|entry| entry.storage_key == *key);
+            if known || !reads_like_anothers(key) {
+                continue;
+            }
+            if self.objects.head(&self.key(key)).await?.is_none() {
+                let prefix = format!("{}/", self.case());
+                return Err(invalid(&prefix, MANIFEST, foreign_row(path, key)));
+            }
+        }
+        Ok(())
+    }
+
     /// Asks for the sizes that a foreign manifest left out. A missing object stays without one:
     /// fetching it will say so.
     pub(super) async fn fill_sizes(&self, remote: &mut Remote) -> Result<(), FilesError> {

@@ -4,5 +4,6 @@
 mod cuts;
 mod home;
 mod hydration;
+mod refused;
 mod trees;
 mod two_sides;

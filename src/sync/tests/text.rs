@@ -9,7 +9,7 @@ use crate::model::{ManifestEntry, RelPath, Sha256, Timestamp, Tree, UserName};
 use crate::sync::manifest::parse_within;
 use crate::sync::{
     BadManifest, bare_path, check_key, conflict_path, kept_manifest, key_candidates, parse_bare,
-    parse_manifest, parse_tree, render_manifest, render_tree, sum,
+    parse_manifest, parse_tree, reads_like_anothers, render_manifest, render_tree, sum,
 };
 
 fn entry(key: &str) -> ManifestEntry {
@@ -125,6 +125,25 @@ fn p4_a_key_outside_the_case_is_refused() {
             "entry 0 (`a`) is refused: storage_key `../../bob/one/files/a`: it leads outside the case: keys are relative to the case and have no `.` or `..`"
         ],
     );
+}
+
+#[test]
+fn p4_a_key_may_read_like_one_of_another_case() {
+    let foreign = [
+        "bob/two/files/a.txt",
+        "bob/two/files/d/a@0123456789ab",
+        "prefix/of/store/bob/two/files/a",
+        "bob/two/manifest.json",
+        "bob/two/manifests/2026.json",
+        "bob/two/long/00@0123456789ab",
+    ];
+    for key in foreign {
+        assert!(reads_like_anothers(key), "{key}");
+    }
+    let own = ["files/a/files/b", "up/1.pdf", "docs/17", "files/x@0123456789ab", "a/b/files", "a"];
+    for key in own {
+        assert!(!reads_like_anothers(key), "{key}");
+    }
 }
 
 #[test]

@@ -36,9 +36,18 @@ impl Bucket {
 
     /// The same through a proxy, with fair weather at first.
     pub fn behind_a_proxy(name: &str) -> (Rig, Bucket) {
-        let server = servers::strict();
+        Bucket::with_weather(servers::strict(), name, |_| Fault::Pass)
+    }
+
+    /// The same before this server, with weather from the first request on.
+    pub fn with_weather(
+        server: &'static Server,
+        name: &str,
+        weather: impl Fn(&Asked) -> Fault + Send + 'static,
+    ) -> (Rig, Bucket) {
         let rig = Rig::new(name);
         let mut bucket = Bucket::new(server, name);
+        bucket.weather(weather);
         let weather = Arc::clone(&bucket.weather);
         let wire = bucket
             .runtime

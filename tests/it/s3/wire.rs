@@ -151,6 +151,8 @@ pub enum Fault {
     FlipAnswer,
     /// One bit of the request's body is another.
     FlipRequest,
+    /// Its conditions do not arrive. A server that checks signatures refuses it.
+    WithoutConditions,
     /// The body comes in single bytes at this distance.
     Trickle(Duration),
 }
@@ -160,6 +162,14 @@ impl Fault {
         match self {
             Fault::Instead(bytes) => return Reply::Send(bytes),
             Fault::FlipRequest => flip(&mut asked.body),
+            Fault::WithoutConditions => {
+                let keeps = |line: &&str| {
+                    let name = line.split(':').next().unwrap_or_default();
+                    !["if-match", "if-none-match"].contains(&name.to_ascii_lowercase().as_str())
+                };
+                let lines: Vec<&str> = asked.head.split("\r\n").filter(keeps).collect();
+                asked.head = lines.join("\r\n");
+            }
             _ => {}
         }
         let answer = forward(address, &asked).await.unwrap_or_default();
