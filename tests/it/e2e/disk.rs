@@ -207,12 +207,12 @@ fn t12_an_open_that_would_go_over_the_quota_or_below_the_floor_is_refused() {
     let read = |view: &Value, name: &str| http(view, "GET", &format!("/read?path={name}"), "");
     disk.leave(33 * MIB);
     let (status, said) = read(&view, "a.bin");
-    assert!(status != 200 && said.contains("No space left"), "{status} {:.200}", said);
+    assert!(status != 200 && said.contains("No space left"), "{status} {said:.200}");
     disk.free();
     let (status, said) = read(&view, "a.bin");
     assert_eq!((status, said.len() as u64), (200, 2 * MIB));
     let (status, said) = read(&view, "b.bin");
-    assert!(status != 200 && said.to_lowercase().contains("quota"), "{status} {:.200}", said);
+    assert!(status != 200 && said.to_lowercase().contains("quota"), "{status} {said:.200}");
     rig.write("legal.yaml", &on_access("10Mi"));
     rig.ok(&["restart", "ann-one"]);
     let view = rig.see("has a new container", "ann-one", |view| {
