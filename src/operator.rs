@@ -252,6 +252,7 @@ where
         loop {
             self.look_if_due();
             self.sweep_if_due();
+            self.prefetch_if_wanted();
             self.pass();
             let wake = self.next_wake(&shutdown, &mut events, &mut open).await;
             if matches!(wake, Wake::Shutdown) {
@@ -421,6 +422,17 @@ where
                 tracing::warn!(%error, "the trash was not swept");
             }
         });
+    }
+
+    /// Backlogs are drained in tasks of their own.
+    fn prefetch_if_wanted(&self) {
+        for live in self.live.values() {
+            let Some(record) = &live.session.record else { continue };
+            if crate::apply::wants_prefetch(record) {
+                let doors = Arc::clone(&self.doors);
+                tokio::spawn(crate::apply::prefetch(doors, record.uid.clone()));
+            }
+        }
     }
 
     /// One session is looked at: these containers, and its workspace if asked for.

@@ -38,6 +38,9 @@ pub struct Facts<'a> {
     pub workspace: &'a str,
     /// The step that runs right now, as its text.
     pub busy: Option<&'a str>,
+    /// Why stub files stand for large files though they could come when they are opened; `None`:
+    /// they do come.
+    pub stubs: Option<&'a str>,
     /// When the next pass comes without any event.
     pub next_pass: Option<Timestamp>,
     /// The transitions as the last view gave them; empty: the record's.

@@ -22,6 +22,7 @@
 mod beneath;
 mod fill;
 mod flush;
+mod guard;
 mod lazy;
 mod lock;
 mod notes;
@@ -37,6 +38,7 @@ mod write;
 mod tests;
 
 pub use fill::{FillError, fill, inode_of, space_of, stub_of};
+pub use guard::Met;
 pub use lazy::{CANARY, Canary};
 pub use scan::{BadGlob, Excludes};
 

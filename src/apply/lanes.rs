@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{CaseName, Operation, Record, RelPath, SyncKind, Uid, UserName};
+use crate::model::{CaseName, Operation, Record, RelPath, SyncKind, Timestamp, Uid, UserName};
 use crate::world::{Clock, Engine, Ledger, Objects, ScanMode, Workspaces, Write};
 
 use super::execute::{Doors, StepError, copy_record, place};
 use super::files::{self, FilesError, Found};
+use super::lazy::Failures;
 use super::rooms::Rooms;
 
 /// Creates, starts and removals beside each other. The engine burns a fifth of a second of cpu a
@@ -30,6 +31,10 @@ pub struct Lanes {
     cases: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// Whether it was looked at how the store takes conditional writes.
     said_unconditional: AtomicBool,
+    /// Why files did not come when they were opened.
+    pub failures: Failures,
+    /// Whose backlog is being fetched, or was.
+    pub(super) prefetching: Mutex<BTreeMap<Uid, Prefetch>>,
 }
 
 impl Default for Lanes {
@@ -41,8 +46,19 @@ impl Default for Lanes {
             rooms: Rooms::default(),
             cases: Mutex::default(),
             said_unconditional: AtomicBool::new(false),
+            failures: Failures::default(),
+            prefetching: Mutex::default(),
         }
     }
+}
+
+/// How far the fetching of a backlog is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Prefetch {
+    /// Under way.
+    Running,
+    /// Done, when this sync had been the last.
+    Done(Option<Timestamp>),
 }
 
 #[derive(Debug, Default)]

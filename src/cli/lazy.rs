@@ -9,11 +9,12 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::apply::{Failures, Filler, Rooms};
+use crate::apply::{Book, Failures, Filler, Rooms};
+use crate::clock::WallClock;
 use crate::gate::{Gate, Unfit, attach};
 use crate::model::LazyMode;
 use crate::workspace::Local;
-use crate::world::{Marks, Objects};
+use crate::world::{Engine, Ledger, Marks, Objects, Workspaces as _};
 
 use super::exit::{Failure, chain};
 
@@ -88,4 +89,46 @@ async fn canary(workspaces: &Local, content: &[u8], marks: &Arc<dyn Marks>) -> R
     }
     let said = String::from_utf8_lossy(&read.stderr).trim().to_owned();
     Err(format!("the canary could not be read: {said}"))
+}
+
+/// Sees to it that no container runs while a placeholder in its workspace is unguarded.
+///
+/// # Errors
+/// There are placeholders that this process cannot even see: it would take them for edits.
+pub(super) async fn guard<E: Engine, L: Ledger>(
+    gate: Option<&Gate>,
+    engine: &E,
+    workspaces: &Local,
+    book: &Book<L>,
+) -> Result<(), Failure> {
+    if gate.is_some_and(Gate::is_guarded) {
+        return Ok(());
+    }
+    let local = workspaces.clone();
+    let sees = tokio::task::spawn_blocking(move || local.sees_placeholders()).await;
+    if !sees.unwrap_or_default() {
+        return blind(workspaces, book).await;
+    }
+    let guarded = crate::apply::guard(engine, workspaces, book, &WallClock).await;
+    if let Some(gate) = gate.filter(|_| guarded) {
+        gate.set_guarded();
+    }
+    Ok(())
+}
+
+/// Without placeholders there is nothing to see.
+async fn blind<L: Ledger>(workspaces: &Local, book: &Book<L>) -> Result<(), Failure> {
+    for record in book.by_name().into_values() {
+        let base = book.base(&record.uid).await;
+        let base = base.map_err(|error| Failure::failed(chain(&error)))?;
+        if base.is_some_and(|base| base.files.values().any(|entry| entry.placed)) {
+            let why = workspaces.lazy();
+            return Err(Failure::failed(format!(
+                "session `{}` has placeholders, and this process cannot tell them from files ({why})",
+                record.name
+            ))
+            .hint("run docket with CAP_SYS_ADMIN, or fetch all with `docket hydrate` before"));
+        }
+    }
+    Ok(())
 }

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Guard, Reading, ServeError, Token};
-use crate::apply::{Doors, Failures, Lanes};
+use crate::apply::{Doors, Lanes};
 use crate::clock::WallClock;
 use crate::config::{Config, Flags, HttpRead, LogFormat, Store as Named, Surroundings};
 use crate::docker::{Docker, DockerConfig};
@@ -122,7 +122,8 @@ async fn start(config: &Config, shutdown: &CancellationToken) -> Result<Running,
     let lanes = Lanes::default();
     lanes.rooms.set_floor(config.min_free);
     let (store, rooms) = (Arc::clone(&objects), lanes.rooms.clone());
-    let _gate = super::lazy::begin(&workspaces, store, rooms, Failures::default()).await?;
+    let failures = lanes.failures.clone();
+    let gate = super::lazy::begin(&workspaces, store, rooms, failures).await?;
     let ledger = Sled::open(&config.state).map_err(|error| Failure::failed(chain(&error)))?;
     let contents = ledger.load().await.map_err(|error| Failure::failed(chain(&error)))?;
     if let Some(rebuilt) = &contents.rebuilt {
@@ -131,6 +132,7 @@ async fn start(config: &Config, shutdown: &CancellationToken) -> Result<Running,
     let (book, rebuilt) = rebuild(ledger, &contents, &workspaces, WallClock.now())
         .await
         .map_err(|error| Failure::failed(chain(&error)))?;
+    super::lazy::guard(gate.as_ref(), &engine, &workspaces, &book).await?;
     let doors = Doors {
         engine,
         objects,

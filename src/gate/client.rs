@@ -4,7 +4,7 @@
 //! group and starts one. It keeps a descriptor of the group: when the gate dies, nothing is lost
 //! but the opens it had read, and the next gate tells those to try again.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -127,8 +127,9 @@ struct Shared {
 struct State {
     connection: Arc<OwnedFd>,
     guarded: bool,
-    /// Inodes this process marked: marking again is dearer than looking here.
-    marked: BTreeSet<(u64, u64)>,
+    /// Inodes that were met and marked, and when they had last been changed then: marking again
+    /// is dearer than looking here.
+    seen: BTreeMap<(u64, u64), (i64, u64)>,
     /// Whether every mark so far makes truncate(2) wait as well.
     whole: bool,
 }
@@ -157,21 +158,26 @@ impl Gate {
 
 impl Marks for Gate {
     fn mark(&self, inode: BorrowedFd<'_>) -> io::Result<()> {
+        let whole = abi::mark(self.shared.group.as_fd(), inode)?;
+        self.shared.state().whole &= whole;
+        Ok(())
+    }
+
+    /// An inode number may be another file's by now, but not with the same time of its last change.
+    fn see(&self, inode: BorrowedFd<'_>) -> io::Result<()> {
         let stat = fstat(inode)?;
-        let id = (stat.st_dev, stat.st_ino);
-        if self.shared.state().marked.contains(&id) {
+        let (id, changed) = ((stat.st_dev, stat.st_ino), (stat.st_ctime, stat.st_ctime_nsec));
+        if self.shared.state().seen.get(&id) == Some(&changed) {
             return Ok(());
         }
-        let whole = abi::mark(self.shared.group.as_fd(), inode)?;
-        let mut state = self.shared.state();
-        state.marked.insert(id);
-        state.whole &= whole;
+        self.mark(inode)?;
+        self.shared.state().seen.insert(id, changed);
         Ok(())
     }
 
     fn unmark(&self, inode: BorrowedFd<'_>) -> io::Result<()> {
         let stat = fstat(inode)?;
-        self.shared.state().marked.remove(&(stat.st_dev, stat.st_ino));
+        self.shared.state().seen.remove(&(stat.st_dev, stat.st_ino));
         abi::unmark(self.shared.group.as_fd(), inode)
     }
 }
@@ -209,12 +215,8 @@ pub fn attach(docket: &Path) -> Result<(Gate, Opens), Unfit> {
         }
     };
     let connection = Arc::new(connection);
-    let state = State {
-        connection: Arc::clone(&connection),
-        guarded,
-        marked: BTreeSet::new(),
-        whole: true,
-    };
+    let state =
+        State { connection: Arc::clone(&connection), guarded, seen: BTreeMap::new(), whole: true };
     let shared = Arc::new(Shared { path, docket, group, class, state: Mutex::new(state) });
     let (tell, opens) = mpsc::unbounded_channel();
     let listening = Arc::clone(&shared);

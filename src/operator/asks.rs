@@ -6,8 +6,8 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use crate::model::{
-    Container, ContainerState, DesiredState, Ending, FileState, Operation, Override, Record,
-    SessionName,
+    Container, ContainerState, DesiredState, Ending, FileState, LazyMode, Operation, Override,
+    Record, SessionName,
 };
 use crate::plan::{Input, Plan, Session, Want};
 use crate::world::{Clock, Engine, Ledger, Objects, Probe, Workspaces, Write};
@@ -423,11 +423,8 @@ where
         };
         let doors = Arc::clone(&self.doors);
         tokio::spawn(async move {
-            let answer = match doors.book.base(&record.uid).await {
-                Ok(base) => Ok(file_states(&record, &base.unwrap_or_default())),
-                Err(error) => Err(failed(error)),
-            };
-            give(reply, answer);
+            let answer = crate::apply::file_states(&doors, &record).await;
+            give(reply, answer.map_err(failed));
         });
     }
 
@@ -576,6 +573,18 @@ where
                     "check `store:` and its credentials",
                 ),
             });
+            findings.push(match doors.workspaces.lazy() {
+                LazyMode::OnAccess => {
+                    finding("files", "ok", "large files come when they are opened".into(), "")
+                }
+                LazyMode::Stub { reason } => finding(
+                    "files",
+                    "warn",
+                    format!("stub files stand for large files: {reason}"),
+                    "`docket hydrate` fetches them; OnAccess wants CAP_SYS_ADMIN, Linux 5.1 (better \
+                     6.14) and a file system with trusted attributes (ext4, XFS, btrfs)",
+                ),
+            });
             findings.push(match space {
                 crate::model::Look::Known(space) if low.is_short(space) => finding(
                     "space",
@@ -660,30 +669,4 @@ fn plan_view(plan: &Plan) -> PlanView {
             .collect(),
         changes,
     }
-}
-
-/// Every file of the last commit, and what was remarkable in the last scan.
-fn file_states(record: &Record, base: &crate::model::Base) -> Vec<FileState> {
-    let mut all: BTreeMap<_, FileState> = base
-        .files
-        .iter()
-        .map(|(path, entry)| {
-            let state = if entry.stamp.is_some() { "local" } else { "lazy" };
-            let mtime = chrono::DateTime::from_timestamp_nanos(entry.mtime_ns);
-            (
-                path.clone(),
-                FileState {
-                    path: path.clone(),
-                    state: state.to_owned(),
-                    size: entry.size,
-                    reason: String::new(),
-                    mtime: Some(mtime),
-                },
-            )
-        })
-        .collect();
-    for remark in &record.remarks {
-        all.insert(remark.path.clone(), remark.clone());
-    }
-    all.into_values().collect()
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::apply::place;
-use crate::model::SessionName;
+use crate::model::{LazyMode, SessionName};
 use crate::plan::{Input, Session, Want};
 use crate::status::{Facts, Transitions, view};
 use crate::world::{Clock, Engine, Ledger, Objects, Probe, Workspaces};
@@ -59,6 +59,10 @@ where
             engine_started: self.engine_started,
             underway: self.underway(),
         };
+        let stubs = match self.doors.workspaces.lazy() {
+            LazyMode::OnAccess => None,
+            LazyMode::Stub { reason } => Some(reason),
+        };
         let mut drawn = BTreeMap::new();
         for name in dirty {
             let Some(live) = self.live.get(name) else { continue };
@@ -74,6 +78,7 @@ where
                 prefix: &self.doors.identity.prefix,
                 workspace: &workspace,
                 busy: busy.as_deref(),
+                stubs: stubs.as_deref(),
                 next_pass: None,
                 remembered: &live.transitions,
             };

@@ -4,8 +4,8 @@
 //! out last, from the others and the plan.
 
 use crate::model::{
-    Action, ConditionType, ContainerState, Failure, Health, Look, Network, Operation, Phase,
-    Reason, Record, Resolved, Rollout, Truth, UpdateStrategy,
+    Action, ConditionType, ContainerState, Failure, Health, LargeFiles, Look, Network, Operation,
+    Phase, Reason, Record, Resolved, Rollout, Truth, UpdateStrategy,
 };
 use crate::plan::{NoRoom, Want, expected_hash, refusal};
 
@@ -163,8 +163,7 @@ fn files_ready(scene: &Scene<'_>) -> Verdict {
         return match scene.input.room(record).fetches_nothing() {
             Some(NoRoom::Floor { .. }) if lazy == 0 => yes(Reason::Converged, ""),
             Some(why) => yes(why.reason(), why.bound()),
-            None if lazy == 0 => yes(Reason::Converged, ""),
-            None => yes(Reason::Converged, format!("{lazy} come when opened")),
+            None => yes(Reason::Converged, waiting(scene, record, lazy)),
         };
     }
     if let Some(failure) = scene.failure(Operation::Hydrate) {
@@ -174,6 +173,17 @@ fn files_ready(scene: &Scene<'_>) -> Verdict {
         return no(Reason::LowSpace, scene.cause());
     }
     not_begun(scene)
+}
+
+/// How large files come, if they do not come by themselves.
+fn waiting(scene: &Scene<'_>, record: &Record, lazy: u64) -> String {
+    let wanted = record.applied.resolved.workspace.files.large;
+    match (wanted, scene.facts.stubs) {
+        (LargeFiles::OnAccess, Some(why)) => format!("{lazy} wait as stub files: {why}"),
+        _ if lazy == 0 => String::new(),
+        (LargeFiles::OnAccess, None) => format!("{lazy} come when opened"),
+        (LargeFiles::Stub | LargeFiles::Eager, _) => format!("{lazy} wait for `docket hydrate`"),
+    }
 }
 
 /// Whether a host port is wanted at all.

@@ -20,6 +20,7 @@ fn look(world: &World, busy: Option<&str>) -> Vec<Viewed> {
         prefix: &prefix,
         workspace: "/w/ann/active/one",
         busy,
+        stubs: None,
         next_pass: None,
         remembered: &remembered,
     };

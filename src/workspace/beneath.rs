@@ -98,7 +98,7 @@ pub(super) fn open_path(dir: impl AsFd, path: &[u8]) -> Result<OwnedFd, Errno> {
 /// Opens the regular file behind an O_PATH descriptor for reading: exactly that inode. The link
 /// under `/proc` is our own descriptor's.
 pub(super) fn reopen(fd: &OwnedFd) -> Result<OwnedFd, Errno> {
-    let own = own_link(fd);
+    let own = link_of(fd);
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     match fs::openat(CWD, &*own, flags | OFlags::NOATIME, Mode::empty()) {
         // Only the owner may ask not to touch the access time.
@@ -108,20 +108,20 @@ pub(super) fn reopen(fd: &OwnedFd) -> Result<OwnedFd, Errno> {
 }
 
 /// `/proc/self/fd/N`, for the calls that take no O_PATH descriptor.
-fn own_link(fd: &OwnedFd) -> String {
+pub(super) fn link_of(fd: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
 /// The absolute path the kernel knows a directory by.
 pub(super) fn real_path(fd: &OwnedFd) -> Result<PathBuf, Errno> {
     use std::os::unix::ffi::OsStringExt as _;
-    let target = fs::readlinkat(CWD, &*own_link(fd), Vec::new())?;
+    let target = fs::readlinkat(CWD, &*link_of(fd), Vec::new())?;
     Ok(PathBuf::from(std::ffi::OsString::from_vec(target.into_bytes())))
 }
 
 /// Whether the inode is marked as a placeholder. Does not open it.
 pub(super) fn is_placeholder(fd: &OwnedFd) -> Result<bool, Errno> {
-    match fs::getxattr(&*own_link(fd), XATTR_STUB, &mut [0u8; 0]) {
+    match fs::getxattr(&*link_of(fd), XATTR_STUB, &mut [0u8; 0]) {
         Ok(_) | Err(Errno::RANGE) => Ok(true),
         Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),
         Err(errno) => Err(errno),
@@ -131,7 +131,7 @@ pub(super) fn is_placeholder(fd: &OwnedFd) -> Result<bool, Errno> {
 /// What a placeholder's inode says it stands for; `None`: it is none. Does not open it.
 pub(super) fn stub_value(fd: &OwnedFd) -> Result<Option<Vec<u8>>, Errno> {
     let mut value = [0u8; 4096];
-    match fs::getxattr(&*own_link(fd), XATTR_STUB, &mut value) {
+    match fs::getxattr(&*link_of(fd), XATTR_STUB, &mut value) {
         Ok(length) => Ok(Some(value[..length].to_vec())),
         Err(Errno::RANGE) => Ok(Some(Vec::new())),
         Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),

@@ -9,15 +9,16 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 
 use rustix::fs::{
-    FallocateFlags, Stat, Timespec, Timestamps, fallocate, fdatasync, fgetxattr, fremovexattr,
-    fstat, fstatvfs, futimens,
+    FallocateFlags, Stat, Timespec, Timestamps, UTIME_OMIT, fallocate, fdatasync, fgetxattr,
+    fremovexattr, fstat, fstatvfs, futimens,
 };
 use rustix::io::Errno;
 use sha2::Digest as _;
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 
-use super::beneath::XATTR_STUB;
+use super::beneath::{XATTR_STUB, stamp_of, timespec};
+use super::lazy::Wire;
 use super::read::CHUNK;
 use crate::model::{Sha256, Space, Stub};
 use crate::plan::NoRoom;
@@ -152,6 +153,9 @@ struct Filling {
 impl Filling {
     fn begin(file: OwnedFd, stub: Stub) -> Result<Filling, FillError> {
         let before = fstat(&file)?;
+        let omit = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        let begun = timespec(Wire::Begun.atime_ns(&stub));
+        futimens(&file, &Timestamps { last_access: begun, last_modification: omit })?;
         let want = stub.size.min(u64::try_from(before.st_size).unwrap_or_default());
         if want > 0 {
             match fallocate(&file, FallocateFlags::empty(), 0, want) {
@@ -181,7 +185,7 @@ impl Filling {
         }
         self.verify(came, Sha256(sum.finalize().into()))?;
         fdatasync(&self.file)?;
-        self.restore_times()?;
+        self.restore_time()?;
         fremovexattr(&self.file, XATTR_STUB)?;
         if let Err(error) = marks.unmark(self.file.as_fd()) {
             // Later opens are asked about, and find an ordinary file.
@@ -209,15 +213,13 @@ impl Filling {
         }
     }
 
-    fn restore_times(&self) -> Result<(), Errno> {
-        let time = |seconds: i64, nanos: u64| Timespec {
-            tv_sec: seconds,
-            tv_nsec: i64::try_from(nanos).unwrap_or_default(),
-        };
-        let times = Timestamps {
-            last_access: time(self.before.st_atime, self.before.st_atime_nsec),
-            last_modification: time(self.before.st_mtime, self.before.st_mtime_nsec),
-        };
+    /// The modification time as it was before docket began to write.
+    fn restore_time(&self) -> Result<(), Errno> {
+        let interrupted = Wire::of(&self.stub, &self.before) == Wire::Begun;
+        let mtime_ns =
+            if interrupted { self.stub.mtime_ns } else { stamp_of(&self.before).mtime_ns };
+        let omit = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        let times = Timestamps { last_access: omit, last_modification: timespec(mtime_ns) };
         futimens(&self.file, &times)
     }
 }

@@ -17,14 +17,15 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::beneath::{
-    Fault, XATTR_STUB, is_placeholder, open_path, reopen, stamp_fd, stub_value, timespec,
+    Fault, XATTR_STUB, is_placeholder, open_path, reopen, stamp_fd, stamp_of, stub_value, timespec,
 };
 use super::place::{ids, is_file, open_entry};
 use super::{About, Inner, Local};
 use crate::model::{LazyMode, LocalKind, ManifestEntry, Stamp, Stub};
 use crate::world::{Marks, Place, Placeholder, WorkspaceError, WorkspaceErrorKind as Kind};
 
-/// How much older the access time of an untouched placeholder is than its modification time.
+/// How much older the access time of an untouched placeholder is than its modification time;
+/// twice that while it is being filled.
 const WIRE_NS: i64 = 1_000_000_000;
 /// Directories that are synced one by one; beyond that the whole file system is.
 const DIRECTORIES: usize = 16;
@@ -34,6 +35,40 @@ const DIRECTORIES: usize = 16;
 pub(super) struct Lazy {
     pub mode: LazyMode,
     pub marks: Option<Arc<dyn Marks>>,
+}
+
+/// What the times of a placeholder tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wire {
+    /// Nobody was at it.
+    Untouched,
+    /// docket began to fill it.
+    Begun,
+    /// Somebody read it, wrote to it or set its times.
+    Tripped,
+}
+
+impl Wire {
+    /// The access time that says so.
+    pub fn atime_ns(self, stub: &Stub) -> i64 {
+        let older = if self == Wire::Begun { 2 * WIRE_NS } else { WIRE_NS };
+        stub.mtime_ns.saturating_sub(older)
+    }
+
+    /// What these times tell. A write by others moves the modification time, a fill does as well.
+    pub fn of(stub: &Stub, stat: &rustix::fs::Stat) -> Wire {
+        let nanos = i64::try_from(stat.st_atime_nsec).unwrap_or_default();
+        let atime = stat.st_atime.saturating_mul(1_000_000_000).saturating_add(nanos);
+        if atime == Wire::Begun.atime_ns(stub) {
+            Wire::Begun
+        } else if atime == Wire::Untouched.atime_ns(stub)
+            && stamp_of(stat).mtime_ns == stub.mtime_ns
+        {
+            Wire::Untouched
+        } else {
+            Wire::Tripped
+        }
+    }
 }
 
 /// How large files come; nothing is found out yet: not when they are opened.
@@ -82,12 +117,21 @@ impl Local {
         let made = self.inner.stage_placeholder(&name, &stub, 0o600, (u32::MAX, u32::MAX), marks);
         let path = self.docket_dir().join("staging").join(&name);
         let canary = Canary { inner: Arc::clone(&self.inner), name, path };
-        made.map(|()| canary).map_err(|fault| fault.message)
+        made.map(|()| canary).map_err(unfit)
     }
 
     /// Says how large files come here, once.
     pub fn set_lazy(&self, mode: LazyMode, marks: Option<Arc<dyn Marks>>) {
         let _said_before = self.inner.lazy.set(Lazy { mode, marks });
+    }
+}
+
+/// Why placeholders cannot be had.
+fn unfit(errno: Errno) -> String {
+    match errno {
+        Errno::PERM => "EPERM: no CAP_SYS_ADMIN in the initial user namespace".to_owned(),
+        Errno::OPNOTSUPP => "EOPNOTSUPP: the file system does not take placeholders".to_owned(),
+        errno => format!("a placeholder cannot be made: {}", std::io::Error::from(errno)),
     }
 }
 
@@ -143,7 +187,7 @@ impl Inner {
         let name = self.fresh_name("lazy");
         let target = file.path.file_name();
         let staged = self.stage_placeholder(&name, &file.stub, file.mode, file.owner, marks);
-        let placed = staged.and_then(|()| {
+        let placed = staged.map_err(Fault::from).and_then(|()| {
             let flags = RenameFlags::NOREPLACE;
             match renameat_with(&self.staging, &*name, parent, target, flags) {
                 Ok(()) => Ok(()),
@@ -182,7 +226,7 @@ impl Inner {
         mode: u32,
         owner: (u32, u32),
         marks: &dyn Marks,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Errno> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let file = openat(&self.staging, name, flags | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)?;
         ftruncate(&file, stub.size)?;
@@ -193,11 +237,11 @@ impl Inner {
         futimens(
             &file,
             &Timestamps {
-                last_access: timespec(stub.mtime_ns.saturating_sub(WIRE_NS)),
+                last_access: timespec(Wire::Untouched.atime_ns(stub)),
                 last_modification: timespec(stub.mtime_ns),
             },
         )?;
-        Ok(marks.mark(file.as_fd())?)
+        marks.mark(file.as_fd()).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
     }
 
     /// Opens a placeholder as anybody would: the gate holds this thread until it is filled.
@@ -239,17 +283,23 @@ impl Meeting {
 
     /// What an entry is, if it is a placeholder. One that was brought here by other hands than
     /// docket's is marked before anything is said of it.
-    pub fn look(&self, entry: &OwnedFd, stamp: Stamp) -> Result<Option<LocalKind>, Errno> {
+    pub fn look(
+        &self,
+        entry: &OwnedFd,
+        stat: &rustix::fs::Stat,
+    ) -> Result<Option<LocalKind>, Errno> {
         let Some(value) = stub_value(entry)? else { return Ok(None) };
         if let Some(marks) = &self.marks {
             marks
-                .mark(entry.as_fd())
+                .see(entry.as_fd())
                 .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
         }
         let stub = Stub::parse(&value);
-        let altered = stub
-            .as_ref()
-            .is_some_and(|stub| (stub.size, stub.mtime_ns) != (stamp.size, stamp.mtime_ns));
+        let stamp = stamp_of(stat);
+        let altered = stub.as_ref().is_some_and(|stub| {
+            let moved = stub.mtime_ns != stamp.mtime_ns && Wire::of(stub, stat) != Wire::Begun;
+            stub.size != stamp.size || moved
+        });
         let row = stub.and_then(|stub| {
             let storage_key = stub.key.strip_prefix(&self.prefix)?.to_owned();
             Some(ManifestEntry {

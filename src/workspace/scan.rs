@@ -463,7 +463,7 @@ impl Reader<'_> {
                 Ok(Outcome::Entry(LocalEntry { kind, mode }))
             };
             let stamp = stamp_of(&stat);
-            if let Some(kind) = self.rules.lazy.look(&entry, stamp)? {
+            if let Some(kind) = self.rules.lazy.look(&entry, &stat)? {
                 return Ok(Outcome::Entry(LocalEntry { kind, mode }));
             }
             if stamp.size > self.rules.max_file_size {

@@ -9,6 +9,13 @@ pub trait Marks: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// The kernel or the file system refuses: EOPNOTSUPP, EINVAL, ENOSPC.
     fn mark(&self, inode: BorrowedFd<'_>) -> std::io::Result<()>;
+    /// The same for one that is met again and again, and was most likely marked before.
+    ///
+    /// # Errors
+    /// As [`Marks::mark`].
+    fn see(&self, inode: BorrowedFd<'_>) -> std::io::Result<()> {
+        self.mark(inode)
+    }
     /// Takes the mark away. None is success.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ mod drift;
 mod exact;
 mod faults;
 mod hostile;
+mod lazy;
 mod life;
 mod promises;
 mod proxy;

@@ -146,6 +146,9 @@ fn route(tenant: &Arc<Tenant>, request: &Request) -> Response {
         ("GET", "/read") => {
             files::read(&tenant.root, query).map(|bytes| Response::bytes(200, bytes))
         }
+        ("GET", "/check") => {
+            files::check(&tenant.root, query).map(|said| Response::text(200, said))
+        }
         ("POST", "/write") => write(tenant, request),
         ("POST", "/do") => {
             files::act(&tenant.root, query).map(|said| Response::text(200, said + "\n"))

@@ -2,10 +2,12 @@
 //! file. One form gives way to the other when the mode or the class changed; the new one always
 //! stands before the old one goes.
 
-use super::{FilesError, Outcome, Work, placed_entry};
+use super::{FilesError, Outcome, Work};
 use crate::model::{BaseEntry, ManifestEntry, RelPath, Stub};
 use crate::sync::Plan;
-use crate::world::{Clock, Expect, Objects, Placeholder, WorkspaceErrorKind, Workspaces};
+use crate::world::{
+    Clock, Expect, Objects, Placeholder, WorkspaceError, WorkspaceErrorKind, Workspaces,
+};
 
 /// Placeholders placed in one call.
 const BATCH: usize = 1000;
@@ -122,7 +124,12 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         };
         match (stamp.filter(same), row.sha256) {
             (Some(stamp), Some(sha256)) => Ok(super::entry_of(row, sha256, stamp)),
-            _ => Ok(placed_entry(row)),
+            _ => Err(FilesError::Workspace(WorkspaceError {
+                kind: WorkspaceErrorKind::Changed,
+                operation: "open",
+                path: path.to_string(),
+                message: "what it holds is known after the next look".to_owned(),
+            })),
         }
     }
 }
