@@ -93,11 +93,15 @@ impl Lanes {
         &self,
         uid: &Uid,
     ) -> (tokio::sync::OwnedMutexGuard<()>, CancellationToken) {
-        let lane = self.of(uid);
-        let turn = Arc::clone(&lane.turn).lock_owned().await;
+        let turn = Arc::clone(&self.of(uid).turn).lock_owned().await;
+        (turn, self.renewed(uid))
+    }
+
+    /// A new token for who has the turn, so that it hears of the next that is more urgent.
+    pub(super) fn renewed(&self, uid: &Uid) -> CancellationToken {
         let stop = CancellationToken::new();
-        *lane.background.lock().unwrap_or_else(PoisonError::into_inner) = stop.clone();
-        (turn, stop)
+        *self.of(uid).background.lock().unwrap_or_else(PoisonError::into_inner) = stop.clone();
+        stop
     }
 
     /// Forgets a session that is over.

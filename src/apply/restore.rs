@@ -113,7 +113,7 @@ where
     }
 
     async fn sync(&self, restored: bool) -> Result<(), RestoreFailed> {
-        let Restoring { doors, record, stop } = self;
+        let Restoring { doors, record, .. } = self;
         let base = doors.book.base(&record.uid).await.map_err(StepError::from)?;
         let (there, workspace) = (place(record), &record.applied.resolved.workspace);
         let (owner, floor) = (owner_of(record), doors.lanes.rooms.floor());
@@ -128,10 +128,21 @@ where
                 files::sync(disk, store, clock, &there, workspace, owner, floor, base, mode).await
             }
         };
-        let found: Found = tokio::select! {
-            biased;
-            () = stop.cancelled() => return Err(StepError::Interrupted.into()),
-            found = work => found?,
+        let mut work = std::pin::pin!(work);
+        let mut stop = self.stop.clone();
+        let found: Found = loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {
+                    // A stop waits its turn; an end does not.
+                    let ending = doors.book.get(&record.uid).is_none_or(|r| r.ending.is_some());
+                    if ending {
+                        return Err(StepError::Interrupted.into());
+                    }
+                    stop = doors.lanes.renewed(&record.uid);
+                }
+                found = &mut work => break found?,
+            }
         };
         let now = doors.clock.now();
         Ok(keep(doors, &record.uid, base.as_ref(), found, |record| {

@@ -182,6 +182,10 @@ impl Objects for Directory {
         .await
     }
 
+    async fn is_conditional(&self) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
         self.run("delete", key, Inner::delete).await
     }

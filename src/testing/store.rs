@@ -187,6 +187,10 @@ impl Objects for MemoryStore {
             .collect())
     }
 
+    async fn is_conditional(&self) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
         self.up("delete", key)?;
         self.state().objects.remove(key);

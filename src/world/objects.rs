@@ -100,9 +100,7 @@ pub trait Objects: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<ObjectMeta>, StoreError>> + Send;
     /// Whether the store itself decides [`Objects::put_if`]. If not, docket reads, compares and
     /// writes, which is safe only while nobody else writes to the case.
-    fn is_conditional(&self) -> impl Future<Output = Result<bool, StoreError>> + Send {
-        async { Ok(true) }
-    }
+    fn is_conditional(&self) -> impl Future<Output = Result<bool, StoreError>> + Send;
     /// Removes an object; absent is success. Only `docket gc` calls this.
     fn delete(&self, key: &str) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
@@ -138,6 +136,10 @@ impl<T: Objects> Objects for std::sync::Arc<T> {
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
         (**self).list(prefix).await
+    }
+
+    async fn is_conditional(&self) -> Result<bool, StoreError> {
+        (**self).is_conditional().await
     }
 
     async fn delete(&self, key: &str) -> Result<(), StoreError> {

@@ -214,9 +214,13 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
     ) -> Result<(), FilesError> {
         let mut sums: BTreeMap<RelPath, Sha256> = BTreeMap::new();
         for (path, row) in &remote.files {
-            let known = base.files.get(path).is_some_and(|entry| entry.sha256.is_some());
             let here = scan.entries.get(path).map(|entry| &entry.kind);
-            let Some(LocalKind::File { stamp, .. }) = here else { continue };
+            let Some(LocalKind::File { stamp, sha256 }) = here else { continue };
+            // Where one side is as it was, the other decides.
+            let known = base.files.get(path).is_some_and(|entry| {
+                entry.sha256.is_some()
+                    && (entry.storage_key == row.storage_key || entry.sha256 == *sha256)
+            });
             if row.sha256.is_some() || known || row.size != Some(stamp.size) {
                 continue;
             }

@@ -262,7 +262,10 @@ fn f26_an_empty_broken_or_missing_manifest_deletes_nothing_and_a_restore_mends_i
     let (mut rig, bucket, _) = on_request("f26", false);
     write(&rig, "a.txt", "kept");
     rig.ok(&["sync", "ann-one"]);
+    // What another overwrites was not kept: the one before it was.
     let good = newest(&rig);
+    write(&rig, "b.txt", "kept too");
+    rig.ok(&["sync", "ann-one"]);
     let broken: [(&[u8], &str); 4] = [
         (b"[]", "ManifestUnavailable"),
         (b"[{\"logical_path\": \"a.t", "ManifestInvalid"),
@@ -290,6 +293,13 @@ fn f26_an_empty_broken_or_missing_manifest_deletes_nothing_and_a_restore_mends_i
         assert_eq!(edit.as_deref(), Some(&b"waits"[..]), "an edit outlives the restore");
         assert_eq!(bucket.stored("ann/one", "a.txt").as_deref(), Some(&b"kept"[..]));
     }
+    bucket.remove("ann/one/manifest.json");
+    write(&rig, "a.txt", "an edit while there is none");
+    assert_eq!(rig.docket(&["sync", "ann-one"]).code, 1);
+    rig.see("is held", "ann-one", |view| condition(view, "FilesSynced").1 == "ManifestUnavailable");
+    rig.ok(&["restore", "ann-one", "--at", &newest(&rig)]);
+    let edit = bucket.stored("ann/one", "a.txt");
+    assert_eq!(edit.as_deref(), Some(&b"an edit while there is none"[..]));
 }
 
 /// A page that was written once through shared memory is written again without any trace in the

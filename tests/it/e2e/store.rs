@@ -117,6 +117,11 @@ impl Bucket {
         self.runtime.block_on(self.server.plain().put_object(request)).unwrap();
     }
 
+    /// Removes an object as another service would.
+    pub fn remove(&self, key: &str) {
+        self.runtime.block_on(self.straight.delete(key)).unwrap();
+    }
+
     /// An object's bytes.
     pub fn get(&self, key: &str) -> Option<Vec<u8>> {
         self.runtime.block_on(async {

@@ -248,6 +248,10 @@ impl Objects for BuggyStore {
         self.door.list(prefix).await
     }
 
+    async fn is_conditional(&self) -> Result<bool, StoreError> {
+        self.door.is_conditional().await
+    }
+
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
         self.door.delete(key).await
     }

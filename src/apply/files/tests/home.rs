@@ -153,6 +153,10 @@ impl Objects for Spy {
         self.call("list", prefix, self.store.list(prefix)).await
     }
 
+    async fn is_conditional(&self) -> Result<bool, StoreError> {
+        self.store.is_conditional().await
+    }
+
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
         self.call("delete", key, self.store.delete(key)).await
     }
