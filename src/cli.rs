@@ -5,6 +5,7 @@
 //! 3 operator not reachable; 4 not found; 5 timed out.
 
 mod apply;
+mod bar;
 mod client;
 mod completions;
 mod confirm;

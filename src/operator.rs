@@ -93,8 +93,31 @@ enum Inner {
     Used { name: SessionName, id: ContainerId, started_at: Option<Timestamp> },
     /// A background sync is done.
     Synced { name: SessionName, error: Option<String> },
+    /// A hydration got further.
+    Moved { name: SessionName },
     /// What a prober knows changed.
     Health { name: SessionName, id: ContainerId, started_at: Option<Timestamp>, health: Health },
+}
+
+/// How often the progress of a hydration is shown.
+const SHOWN_EVERY: Duration = Duration::from_millis(500);
+
+/// Does work, and tells now and then that it goes on.
+async fn shown<T>(
+    work: impl Future<Output = T>,
+    tell: &mpsc::UnboundedSender<Inner>,
+    name: &SessionName,
+) -> T {
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            () = tokio::time::sleep(SHOWN_EVERY) => {
+                let _loop_is_gone = tell.send(Inner::Moved { name: name.clone() });
+            }
+        }
+    }
 }
 
 /// Why the loop woke.
@@ -340,6 +363,7 @@ where
                     self.dirty.insert(name);
                 }
             }
+            Inner::Moved { name } => self.publish(&BTreeSet::from([name])),
             Inner::Health { name, id, started_at, health } => {
                 let Some(live) = self.live.get_mut(&name) else { return };
                 let Some(prober) = &mut live.prober else { return };

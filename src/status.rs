@@ -17,8 +17,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::model::{
     Action, Condition, ConditionType, Container, ContainerPrefix, ContainerState, Failure, Look,
-    Operation, Phase, Reason, Record, SessionName, SessionObject, SessionPlan, Source, SyncKind,
-    Timestamp, Truth, container_name,
+    Operation, Phase, Progress, Reason, Record, SessionName, SessionObject, SessionPlan, Source,
+    SyncKind, Timestamp, Truth, container_name,
 };
 use crate::plan::{Input, Session, Want};
 
@@ -43,6 +43,8 @@ pub struct Facts<'a> {
     pub stubs: Option<&'a str>,
     /// When the next pass comes without any event.
     pub next_pass: Option<Timestamp>,
+    /// How far its hydration is, while one is under way.
+    pub progress: Option<Progress>,
     /// The transitions as the last view gave them; empty: the record's.
     pub remembered: &'a Transitions,
 }
@@ -310,9 +312,13 @@ fn address(scene: &Scene<'_>) -> Option<String> {
 fn files(scene: &Scene<'_>) -> FilesView {
     let Some(record) = scene.record() else { return FilesView::default() };
     let files = &record.files;
+    let progress = scene.facts.progress;
+    // Before the first hydration has ended nothing else is known.
+    let first = progress.filter(|_| !record.hydrated).unwrap_or_default();
     FilesView {
-        total: files.total,
-        local: files.local,
+        total: files.total.max(first.files_total),
+        local: files.local.max(first.files),
+        progress,
         lazy: files.lazy,
         unsynced: files.unsynced,
         unsynced_bytes: files.unsynced_bytes,

@@ -12,6 +12,7 @@
 //! its base entry and is reported; the others are committed. What would go over the quota or below
 //! the floor of free space does not come; what is here goes out all the same.
 
+mod abreast;
 mod come;
 mod commit;
 mod history;
@@ -21,9 +22,11 @@ mod tell;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tokio::sync::Semaphore;
+
 use crate::model::{
-    Base, BaseEntry, FileState, FilesSeen, LargeFiles, LazyMode, ManifestEntry, RelPath, Remote,
-    Scan, SkipReason, Stamp, Tree, WorkspaceSpec,
+    Base, BaseEntry, FileState, FilesSeen, LargeFiles, LazyMode, ManifestEntry, Progress, RelPath,
+    Remote, Scan, SkipReason, Stamp, Tree, WorkspaceSpec,
 };
 use crate::plan::{MinFree, NoRoom};
 use crate::sync::{BadManifest, Context, Emptied, Plan, diff, diff_emptied, lazy_entry};
@@ -41,8 +44,6 @@ pub(super) use remote::read as read_small;
 const ROUNDS: u32 = 3;
 /// Lost races for the manifest in a row before the sync is left for later.
 const RACES: u32 = 16;
-/// Transfers beside each other.
-const LANES: usize = 16;
 
 /// What can go wrong, by what may be done about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,17 +183,13 @@ pub struct Found {
     pub remarks: Vec<FileState>,
 }
 
-/// How far a hydration is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Progress {
-    /// Files fetched.
-    pub files: u64,
-    /// Of so many.
-    pub files_total: u64,
-    /// Bytes fetched.
-    pub bytes: u64,
-    /// Of so many.
-    pub bytes_total: u64,
+/// What bounds all syncs and hydrations together.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds<'a> {
+    /// `minFree`: nothing comes that would leave less.
+    pub floor: MinFree,
+    /// Transfers of all sessions beside each other.
+    pub turns: &'a Semaphore,
 }
 
 /// The doors and the session, for one sync or hydration.
@@ -203,8 +200,7 @@ struct Work<'a, W, O, C> {
     place: &'a Place,
     spec: &'a WorkspaceSpec,
     owner: (u32, u32),
-    /// `minFree`: nothing comes that would leave less.
-    floor: MinFree,
+    bounds: Bounds<'a>,
     excludes: Excludes,
     /// The manifest may be empty: somebody asked for that.
     emptied: bool,
@@ -242,7 +238,7 @@ pub async fn sync<W: Workspaces, O: Objects, C: Clock>(
     place: &Place,
     spec: &WorkspaceSpec,
     owner: (u32, u32),
-    floor: MinFree,
+    bounds: Bounds<'_>,
     base: Option<&Base>,
     mode: ScanMode,
 ) -> Result<Found, FilesError> {
@@ -250,7 +246,7 @@ pub async fn sync<W: Workspaces, O: Objects, C: Clock>(
     let emptied = false;
     let opens = opens(workspaces, spec);
     let work =
-        Work { workspaces, objects, clock, place, spec, owner, floor, excludes, emptied, opens };
+        Work { workspaces, objects, clock, place, spec, owner, bounds, excludes, emptied, opens };
     work.sync(base, mode).await
 }
 
@@ -266,14 +262,14 @@ pub async fn sync_restored<W: Workspaces, O: Objects, C: Clock>(
     place: &Place,
     spec: &WorkspaceSpec,
     owner: (u32, u32),
-    floor: MinFree,
+    bounds: Bounds<'_>,
     base: Option<&Base>,
 ) -> Result<Found, FilesError> {
     let excludes = Excludes::new(&spec.sync_exclude)?;
     let emptied = true;
     let opens = opens(workspaces, spec);
     let work =
-        Work { workspaces, objects, clock, place, spec, owner, floor, excludes, emptied, opens };
+        Work { workspaces, objects, clock, place, spec, owner, bounds, excludes, emptied, opens };
     work.sync(base, ScanMode::Quick).await
 }
 
@@ -314,7 +310,7 @@ pub async fn put_back<W: Workspaces, O: Objects, C: Clock>(
     place: &Place,
     spec: &WorkspaceSpec,
     owner: (u32, u32),
-    floor: MinFree,
+    bounds: Bounds<'_>,
     at: &str,
     path: Option<&RelPath>,
 ) -> Result<PutBack, RestoreError> {
@@ -322,7 +318,7 @@ pub async fn put_back<W: Workspaces, O: Objects, C: Clock>(
     let emptied = true;
     let opens = opens(workspaces, spec);
     let work =
-        Work { workspaces, objects, clock, place, spec, owner, floor, excludes, emptied, opens };
+        Work { workspaces, objects, clock, place, spec, owner, bounds, excludes, emptied, opens };
     work.put_back(at, path).await
 }
 
@@ -340,15 +336,16 @@ pub async fn hydrate<W: Workspaces, O: Objects, C: Clock>(
     place: &Place,
     spec: &WorkspaceSpec,
     owner: (u32, u32),
-    floor: MinFree,
+    bounds: Bounds<'_>,
     base: Option<&Base>,
+    progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Found, FilesError> {
     let excludes = Excludes::new(&spec.sync_exclude)?;
     let emptied = false;
     let opens = opens(workspaces, spec);
     let work =
-        Work { workspaces, objects, clock, place, spec, owner, floor, excludes, emptied, opens };
-    work.hydrate(base, come::Wanted::Eager, &|_| ()).await
+        Work { workspaces, objects, clock, place, spec, owner, bounds, excludes, emptied, opens };
+    work.hydrate(base, come::Wanted::Eager, progress).await
 }
 
 /// Fetches lazy files on request: these paths and what lies beneath them; none: all of them.
@@ -363,7 +360,7 @@ pub async fn hydrate_paths<W: Workspaces, O: Objects, C: Clock>(
     place: &Place,
     spec: &WorkspaceSpec,
     owner: (u32, u32),
-    floor: MinFree,
+    bounds: Bounds<'_>,
     base: Option<&Base>,
     paths: &[RelPath],
     progress: &(dyn Fn(Progress) + Sync),
@@ -372,7 +369,7 @@ pub async fn hydrate_paths<W: Workspaces, O: Objects, C: Clock>(
     let emptied = false;
     let opens = opens(workspaces, spec);
     let work =
-        Work { workspaces, objects, clock, place, spec, owner, floor, excludes, emptied, opens };
+        Work { workspaces, objects, clock, place, spec, owner, bounds, excludes, emptied, opens };
     work.hydrate(base, come::Wanted::Paths(paths), progress).await
 }
 

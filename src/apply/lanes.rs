@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{CaseName, Operation, Record, RelPath, SyncKind, Timestamp, Uid, UserName};
+use crate::model::{
+    CaseName, Operation, Progress, Record, RelPath, SyncKind, Timestamp, Uid, UserName,
+};
 use crate::world::{Clock, Engine, Ledger, Objects, ScanMode, Workspaces, Write};
 
 use super::execute::{Doors, StepError, copy_record, place};
@@ -18,6 +20,10 @@ use super::rooms::Rooms;
 /// Creates, starts and removals beside each other. The engine burns a fifth of a second of cpu a
 /// published container; more than this many at once gain nothing.
 const ENGINE_ABREAST: usize = 8;
+
+/// Transfers beside each other, all sessions together; each may hold a file, its directory and a
+/// connection open.
+const TRANSFERS: usize = 256;
 
 /// The sync lanes of all sessions, and the engine's.
 #[derive(Debug)]
@@ -35,20 +41,14 @@ pub struct Lanes {
     pub failures: Failures,
     /// Whose backlog is being fetched, or was.
     pub(super) prefetching: Mutex<BTreeMap<Uid, Prefetch>>,
+    transfers: tokio::sync::Semaphore,
+    /// How far the hydrations are that are under way.
+    progress: Mutex<BTreeMap<Uid, Progress>>,
 }
 
 impl Default for Lanes {
     fn default() -> Lanes {
-        let engine = tokio::sync::Semaphore::new(ENGINE_ABREAST);
-        Lanes {
-            files: Mutex::default(),
-            engine,
-            rooms: Rooms::default(),
-            cases: Mutex::default(),
-            said_unconditional: AtomicBool::new(false),
-            failures: Failures::default(),
-            prefetching: Mutex::default(),
-        }
+        Lanes::new(usize::MAX)
     }
 }
 
@@ -68,6 +68,40 @@ struct Lane {
 }
 
 impl Lanes {
+    /// For a process that may hold so many descriptors open.
+    pub fn new(descriptors: usize) -> Lanes {
+        let transfers = (descriptors.saturating_sub(128) / 4).clamp(4, TRANSFERS);
+        Lanes {
+            files: Mutex::default(),
+            engine: tokio::sync::Semaphore::new(ENGINE_ABREAST),
+            rooms: Rooms::default(),
+            failures: Failures::default(),
+            prefetching: Mutex::default(),
+            transfers: tokio::sync::Semaphore::new(transfers),
+            progress: Mutex::default(),
+            cases: Mutex::default(),
+            said_unconditional: AtomicBool::new(false),
+        }
+    }
+
+    /// What bounds syncs and hydrations.
+    pub(super) fn bounds(&self) -> files::Bounds<'_> {
+        files::Bounds { floor: self.rooms.floor(), turns: &self.transfers }
+    }
+
+    /// How far a session's hydration is, while it is under way.
+    pub fn progress(&self, uid: &Uid) -> Option<Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner).get(uid).copied()
+    }
+
+    fn note_progress(&self, uid: &Uid, progress: Option<Progress>) {
+        let mut all = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        match progress {
+            Some(progress) => all.insert(uid.clone(), progress),
+            None => all.remove(uid),
+        };
+    }
+
     fn of(&self, uid: &Uid) -> Arc<Lane> {
         let mut lanes = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(lanes.entry(uid.clone()).or_default())
@@ -117,6 +151,24 @@ impl Lanes {
     }
 }
 
+/// Shows how far a hydration is as long as it lives.
+struct Shown<'a> {
+    lanes: &'a Lanes,
+    uid: &'a Uid,
+}
+
+impl Shown<'_> {
+    fn at(&self, progress: Progress) {
+        self.lanes.note_progress(self.uid, Some(progress));
+    }
+}
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        self.lanes.note_progress(self.uid, None);
+    }
+}
+
 /// Syncs a session's files and keeps what came of it.
 pub(super) async fn sync<E, O, W, L, C>(
     doors: &Doors<E, O, W, L, C>,
@@ -155,7 +207,7 @@ where
         &there,
         &record.applied.resolved.workspace,
         super::execute::owner_of(record),
-        doors.lanes.rooms.floor(),
+        doors.lanes.bounds(),
         base.as_ref(),
         mode,
     );
@@ -210,7 +262,7 @@ async fn note_waiting<E, O, W, L, C>(
         &place(record),
         &record.applied.resolved.workspace,
         super::execute::owner_of(record),
-        doors.lanes.rooms.floor(),
+        doors.lanes.bounds(),
         base,
     )
     .await;
@@ -264,6 +316,8 @@ where
     let base = doors.book.base(&record.uid).await?;
     let there = place(record);
     doors.lanes.rooms.scan_begins(record);
+    let shown = Shown { lanes: &doors.lanes, uid: &record.uid };
+    let show = |progress| shown.at(progress);
     let work = files::hydrate(
         &doors.workspaces,
         &doors.objects,
@@ -271,8 +325,9 @@ where
         &there,
         &record.applied.resolved.workspace,
         super::execute::owner_of(record),
-        doors.lanes.rooms.floor(),
+        doors.lanes.bounds(),
         base.as_ref(),
+        &show,
     );
     let found = tokio::select! {
         biased;
@@ -359,6 +414,7 @@ where
     }
     let there = place(record);
     doors.lanes.rooms.scan_begins(record);
+    let shown = Shown { lanes: &doors.lanes, uid: &record.uid };
     let found = files::hydrate_paths(
         &doors.workspaces,
         &doors.objects,
@@ -366,10 +422,10 @@ where
         &there,
         &record.applied.resolved.workspace,
         super::execute::owner_of(record),
-        doors.lanes.rooms.floor(),
+        doors.lanes.bounds(),
         base.as_ref(),
         &wanted,
-        &|_| (),
+        &|progress| shown.at(progress),
     )
     .await?;
     let here = found

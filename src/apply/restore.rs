@@ -58,7 +58,7 @@ where
         &there,
         workspace,
         owner_of(record),
-        doors.lanes.rooms.floor(),
+        doors.lanes.bounds(),
         at,
         path,
     )
@@ -116,7 +116,7 @@ where
         let Restoring { doors, record, .. } = self;
         let base = doors.book.base(&record.uid).await.map_err(StepError::from)?;
         let (there, workspace) = (place(record), &record.applied.resolved.workspace);
-        let (owner, floor) = (owner_of(record), doors.lanes.rooms.floor());
+        let (owner, bounds) = (owner_of(record), doors.lanes.bounds());
         let (disk, store, clock) = (&doors.workspaces, &doors.objects, &doors.clock);
         let work = async {
             let base = base.as_ref();

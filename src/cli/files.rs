@@ -1,5 +1,7 @@
 //! `docket files`, `docket hydrate`, `docket sync`.
 
+use std::io::IsTerminal as _;
+
 use comfy_table::Cell;
 
 use crate::api::{Done, Paths};
@@ -69,7 +71,13 @@ pub(super) fn draw(files: &[FileState]) -> String {
 pub(super) async fn hydrate(context: &Context, asked: &Hydrate) -> Result<Code, Failure> {
     let path = format!("sessions/{}/hydrate", session(&asked.name)?);
     let body = Paths { paths: asked.paths.clone() };
-    let done: Done = context.client()?.post_and_wait(&path, &body).await?;
+    let client = context.client()?;
+    let work = client.post_and_wait(&path, &body);
+    let done: Done = if std::io::stderr().is_terminal() {
+        super::bar::over(work, &client, &asked.name).await?
+    } else {
+        work.await?
+    };
     context.out.data(&format!(
         "session/{}: {}\n",
         asked.name,

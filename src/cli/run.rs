@@ -119,7 +119,7 @@ async fn start(config: &Config, shutdown: &CancellationToken) -> Result<Running,
     let workspaces = Local::open_as(&config.workspaces, &about)
         .map_err(|error| Failure::failed(chain(&error)))?;
     let objects = Arc::new(store(config)?);
-    let lanes = Lanes::default();
+    let lanes = Lanes::new(descriptors());
     lanes.rooms.set_floor(config.min_free);
     let (store, rooms) = (Arc::clone(&objects), lanes.rooms.clone());
     let failures = lanes.failures.clone();
@@ -133,6 +133,9 @@ async fn start(config: &Config, shutdown: &CancellationToken) -> Result<Running,
         .await
         .map_err(|error| Failure::failed(chain(&error)))?;
     super::lazy::guard(gate.as_ref(), &engine, &workspaces, &book).await?;
+    if let Store::S3(s3) = &objects {
+        tokio::spawn(sweep_uploads((**s3).clone()));
+    }
     let doors = Doors {
         engine,
         objects,
@@ -164,6 +167,18 @@ async fn start(config: &Config, shutdown: &CancellationToken) -> Result<Running,
     Ok(Running { handle, settings, ended, _sole: sole })
 }
 
+/// How many descriptors this process may hold: as many as it is allowed to ask for.
+fn descriptors() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let before = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: before.maximum, maximum: before.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+    let now = getrlimit(Resource::Nofile).current;
+    now.map_or(usize::MAX, |now| usize::try_from(now).unwrap_or(usize::MAX))
+}
+
 /// The store that the configuration names; S3 is not asked anything yet.
 fn store(config: &Config) -> Result<Store, Failure> {
     let wrong = |error: StoreError| Failure::failed(chain(&error));
@@ -181,6 +196,21 @@ fn store(config: &Config) -> Result<Store, Failure> {
                 max_concurrent: config.s3.max_concurrent,
             };
             S3::new(&how).map(|s3| Store::S3(Box::new(s3))).map_err(wrong)
+        }
+    }
+}
+
+/// An operator that was killed may have left uploads in parts behind. A day is longer than any of
+/// another operator takes; those of our own are known.
+async fn sweep_uploads(s3: S3) {
+    const OLDER: Duration = Duration::from_hours(24);
+    let mut turns = tokio::time::interval(Duration::from_hours(6));
+    loop {
+        turns.tick().await;
+        match s3.abort_stale(WallClock.now(), OLDER).await {
+            Ok(0) => (),
+            Ok(count) => tracing::info!(count, "unfinished uploads of an earlier run are aborted"),
+            Err(error) => tracing::debug!(%error, "unfinished uploads are looked for later"),
         }
     }
 }

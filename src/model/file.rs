@@ -9,6 +9,20 @@ use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 
+/// How far a hydration is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// Files fetched.
+    pub files: u64,
+    /// Of so many.
+    pub files_total: u64,
+    /// Bytes fetched.
+    pub bytes: u64,
+    /// Of so many.
+    pub bytes_total: u64,
+}
+
 /// A relative path inside a workspace, as bytes: components joined by `/`, none of them empty,
 /// `.` or `..`, no NUL. Serialized as a string: control bytes, `%` and what is not UTF-8 are
 /// written `%XX`.

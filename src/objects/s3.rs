@@ -17,6 +17,7 @@ mod list;
 mod name;
 mod pace;
 mod retry;
+mod stale;
 mod throttle;
 mod transport;
 mod upload;

@@ -409,9 +409,11 @@ where
             }
             Err(refusal) => return give(reply, Err(refusal)),
         };
-        let doors = Arc::clone(&self.doors);
+        let (doors, tell) = (Arc::clone(&self.doors), self.tell.clone());
         tokio::spawn(async move {
-            let answer = crate::apply::hydrate_paths(&doors, &record, &paths).await;
+            let work = crate::apply::hydrate_paths(&doors, &record, &paths);
+            let answer = super::shown(work, &tell, &record.name).await;
+            let _loop_is_gone = tell.send(super::Inner::Moved { name: record.name.clone() });
             give(reply, answer.map_err(|error| Refusal::Failed(error.to_string())));
         });
     }

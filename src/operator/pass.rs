@@ -16,7 +16,7 @@ use crate::plan::{Input, Scarce, Session, Want};
 use crate::world::{Clock, Engine, Ledger, Objects, Probe, Workspaces};
 
 use super::health::{Prober, Target};
-use super::{Inner, Operator, lanes};
+use super::{Inner, Operator, lanes, shown};
 
 /// The same steps this often in a row: the loop spins, and is slowed down.
 const SPINS: u32 = 4;
@@ -184,7 +184,12 @@ where
                     let _loop_is_gone = tell.send(Inner::Step { name: name.clone() });
                 }
             };
-            let ran = crate::apply::run(&doors, &name, uid, &actions, &cancel, begins).await;
+            let work = crate::apply::run(&doors, &name, uid, &actions, &cancel, begins);
+            let ran = if actions.iter().any(|action| matches!(action, Action::Hydrate)) {
+                shown(work, &tell, &name).await
+            } else {
+                work.await
+            };
             let mut look: std::collections::BTreeSet<_> = ids.into_iter().collect();
             look.extend(ran.touched.iter().cloned());
             // Steps that touch neither engine nor workspace need no look.

@@ -80,6 +80,11 @@ where
                 busy: busy.as_deref(),
                 stubs: stubs.as_deref(),
                 next_pass: None,
+                progress: live
+                    .session
+                    .record
+                    .as_ref()
+                    .and_then(|record| self.doors.lanes.progress(&record.uid)),
                 remembered: &live.transitions,
             };
             let viewed = view(&input, name, &live.session, &live.plan, &facts);

@@ -5,7 +5,7 @@
 
 use crate::model::{
     Action, ConditionType, ContainerState, Failure, Health, LargeFiles, Look, Network, Operation,
-    Phase, Reason, Record, Resolved, Rollout, Truth, UpdateStrategy,
+    Phase, Progress, Reason, Record, Resolved, Rollout, Truth, UpdateStrategy,
 };
 use crate::plan::{NoRoom, Want, expected_hash, refusal};
 
@@ -165,6 +165,13 @@ fn files_ready(scene: &Scene<'_>) -> Verdict {
             Some(why) => yes(why.reason(), why.bound()),
             None => yes(Reason::Converged, waiting(scene, record, lazy)),
         };
+    }
+    if let Some(progress) = scene.facts.progress {
+        let Progress { files, files_total, bytes, bytes_total } = progress;
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        let (here, all) = (mib(bytes), mib(bytes_total));
+        let message = format!("{files} of {files_total} files are here, {here:.1} of {all:.1} MiB");
+        return no(Reason::InProgress, message);
     }
     if let Some(failure) = scene.failure(Operation::Hydrate) {
         return failed(failure);

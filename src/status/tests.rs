@@ -16,6 +16,7 @@ fn look(world: &World, busy: Option<&str>) -> Vec<Viewed> {
     let prefix = ContainerPrefix::parse("docket").unwrap();
     let remembered = Transitions::new();
     let facts = Facts {
+        progress: None,
         bind: [127, 0, 0, 1].into(),
         prefix: &prefix,
         workspace: "/w/ann/active/one",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Condition, Phase, Termination, Timestamp};
+use crate::model::{Condition, Phase, Progress, Termination, Timestamp};
 
 /// `{"apiVersion": "docket.dev/v1", "kind": "Session", "metadata", "spec", "status"}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -147,6 +147,9 @@ pub struct FilesView {
     pub last_sync: Option<Timestamp>,
     /// Conflict copies made.
     pub conflicts: u64,
+    /// How far a hydration is, while one is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
 }
 
 /// `status.retry`.

@@ -2,15 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt as _, StreamExt as _};
-
-use super::{
-    FILE_MODE, FilesError, Found, LANES, Outcome, Progress, ROUNDS, Work, entry_of, next_base,
-    still_known,
+use super::abreast::Abreast;
+use super::{FILE_MODE, FilesError, Found, Outcome, ROUNDS, Work, entry_of, next_base, still_known};
+use crate::model::{
+    Base, BaseEntry, ManifestEntry, Progress, RelPath, Scan, SkipReason, Stamp, TreeChange,
 };
-use crate::model::{Base, BaseEntry, ManifestEntry, RelPath, Scan, SkipReason, Stamp, TreeChange};
 use crate::plan::{NoRoom, Room};
 use crate::sync::{Change, Plan, lazy_entry, stub_path, stub_text};
 use crate::world::{
@@ -223,14 +219,15 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         progress(done);
         let mut ledge = Ledge::new(self.room(scan.bytes).await);
         let mut waiting = orders.into_iter().peekable();
-        let mut coming = FuturesUnordered::new();
+        let mut coming = Abreast::new(self.bounds.turns);
         loop {
-            while coming.len() < LANES
-                && let Some(order) = waiting.peek()
+            while let Some(order) = waiting.peek()
+                && coming.has_room().await
             {
-                match ledge.grant(self, order.growth(), coming.is_empty()).await {
+                match ledge.grant(self, order.growth(), coming.is_idle()).await {
                     Ok(true) => {
-                        coming.extend(waiting.next().map(|order| self.fetch_order(order)));
+                        let Some(order) = waiting.next() else { break };
+                        coming.begin(self.fetch_order(order));
                     }
                     Ok(false) => break,
                     Err(why) => {
@@ -266,21 +263,18 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
     /// What may come when so much is used; free space that cannot be told holds nobody up.
     async fn room(&self, used: u64) -> Room {
         let space = self.workspaces.space().await.ok();
-        Room { used, quota: self.spec.quota, space, floor: self.floor }
+        Room { used, quota: self.spec.quota, space, floor: self.bounds.floor }
     }
 
-    fn fetch_order<'o>(
-        &'o self,
+    async fn fetch_order<'o>(
+        &self,
         order: Order<'o>,
-    ) -> BoxFuture<'o, (Order<'o>, Result<BaseEntry, FilesError>)> {
-        async move {
-            let come = match order.how {
-                How::Write(expect) => self.fetch(order.path, &order.row, expect).await,
-                How::Open => self.open(order.path, &order.row).await,
-            };
-            (order, come)
-        }
-        .boxed()
+    ) -> (Order<'o>, Result<BaseEntry, FilesError>) {
+        let come = match order.how {
+            How::Write(expect) => self.fetch(order.path, &order.row, expect).await,
+            How::Open => self.open(order.path, &order.row).await,
+        };
+        (order, come)
     }
 
     /// Fetches one file in place of a conflict copy.

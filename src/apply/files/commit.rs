@@ -2,11 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt as _, StreamExt as _};
-
-use super::{FilesError, LANES, Outcome, Work, entry_of, placed_entry};
+use super::abreast::Abreast;
+use super::{FilesError, Outcome, Work, entry_of, placed_entry};
 use crate::model::{ManifestEntry, RelPath, Remote, Sha256, SkipReason, Stamp, Tree};
 use crate::sync::{
     Change, MANIFEST, Plan, kept_manifest, key_candidates, render_manifest, render_tree, sum,
@@ -104,13 +101,12 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
             .filter_map(|row| Some((row.storage_key.as_str(), row.sha256?)))
             .collect();
         let mut waiting = parcels.into_iter();
-        let mut sending = FuturesUnordered::new();
         let mut rows = BTreeMap::new();
+        let mut sending = Abreast::new(self.bounds.turns);
         loop {
-            while sending.len() < LANES
-                && let Some(parcel) = waiting.next()
-            {
-                sending.push(self.upload_parcel(parcel, &taken));
+            while waiting.len() > 0 && sending.has_room().await {
+                let Some(parcel) = waiting.next() else { break };
+                sending.begin(self.upload_parcel(parcel, &taken));
             }
             let Some((parcel, sent)) = sending.next().await else { return Ok(rows) };
             match sent? {
@@ -124,16 +120,13 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         }
     }
 
-    fn upload_parcel<'p>(
-        &'p self,
+    async fn upload_parcel<'p>(
+        &self,
         parcel: Parcel<'p>,
-        taken: &'p BTreeMap<&'p str, Sha256>,
-    ) -> BoxFuture<'p, (Parcel<'p>, Result<Sent, FilesError>)> {
-        async move {
-            let sent = self.upload_one(&parcel, taken).await;
-            (parcel, sent)
-        }
-        .boxed()
+        taken: &BTreeMap<&str, Sha256>,
+    ) -> (Parcel<'p>, Result<Sent, FilesError>) {
+        let sent = self.upload_one(&parcel, taken).await;
+        (parcel, sent)
     }
 
     async fn upload_one(

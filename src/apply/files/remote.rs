@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt as _, StreamExt as _};
 use sha2::Digest as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-use super::{FilesError, LANES, Work};
+use super::abreast::Abreast;
+use super::{FilesError, Work};
 use crate::model::{
     Base, CaseName, LocalKind, ManifestEntry, RelPath, Remote, Scan, Sha256, UserName,
 };
@@ -178,12 +176,11 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
             .map(|(path, row)| (path.clone(), self.key(&row.storage_key)))
             .collect();
         let mut waiting = unknown.into_iter();
-        let mut asking = FuturesUnordered::new();
+        let mut asking = Abreast::new(self.bounds.turns);
         loop {
-            while asking.len() < LANES
-                && let Some((path, key)) = waiting.next()
-            {
-                asking.push(self.ask_size(path, key));
+            while waiting.len() > 0 && asking.has_room().await {
+                let Some((path, key)) = waiting.next() else { break };
+                asking.begin(self.ask_size(path, key));
             }
             let Some((path, head)) = asking.next().await else { return Ok(()) };
             if let Some(row) = remote.files.get_mut(&path) {
@@ -192,16 +189,13 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         }
     }
 
-    fn ask_size(
+    async fn ask_size(
         &self,
         path: RelPath,
         key: String,
-    ) -> BoxFuture<'_, (RelPath, Result<Option<ObjectMeta>, StoreError>)> {
-        async move {
-            let head = self.objects.head(&key).await;
-            (path, head)
-        }
-        .boxed()
+    ) -> (RelPath, Result<Option<ObjectMeta>, StoreError>) {
+        let head = self.objects.head(&key).await;
+        (path, head)
     }
 
     /// Reads contents whose sum a foreign manifest left out, where a file of that size stands

@@ -166,6 +166,7 @@ impl S3 {
         sum: Sha256,
     ) -> Result<(), Failure> {
         let id = self.begin_parts(full, sum).await?;
+        self.wall.note_under_way(&id, true);
         let mut begun =
             Begun { wall: Arc::clone(&self.wall), full: full.to_owned(), id, owed: true };
         let done = match self.send_parts(&begun, source, size, sum).await {
@@ -183,6 +184,7 @@ impl S3 {
         if done.is_err() {
             begun.abort().await;
         }
+        self.wall.note_under_way(&begun.id, false);
         done
     }
 
@@ -252,7 +254,7 @@ impl S3 {
 }
 
 /// A multipart upload. Dropped before its end (whoever uploads gave up), it is aborted.
-struct Begun {
+pub(super) struct Begun {
     wall: Arc<Wall>,
     full: String,
     id: String,
@@ -261,6 +263,11 @@ struct Begun {
 }
 
 impl Begun {
+    /// One that somebody else began.
+    pub(super) fn of_another(wall: &Arc<Wall>, full: String, id: String) -> Begun {
+        Begun { wall: Arc::clone(wall), full, id, owed: false }
+    }
+
     fn part(&self, number: i64, bytes: Bytes) -> Again {
         Again::new("PUT", &self.wall.place, &self.full, bytes)
             .param("partNumber", &number.to_string())
@@ -293,7 +300,7 @@ impl Begun {
         }
     }
 
-    async fn abort(&self) {
+    pub(super) async fn abort(&self) {
         let request = rusoto_s3::AbortMultipartUploadRequest {
             bucket: self.wall.place.bucket.clone(),
             key: self.full.clone(),
@@ -328,7 +335,10 @@ impl Drop for Begun {
             owed: false,
         };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { begun.abort().await });
+            runtime.spawn(async move {
+                begun.abort().await;
+                begun.wall.note_under_way(&begun.id, false);
+            });
         }
     }
 }

@@ -66,6 +66,8 @@ pub(super) struct Wall {
     pub(super) encoding: OnceLock<Encoding>,
     /// Whether the bucket was seen; see [`crate::objects::s3::list::see_bucket`].
     pub(super) bucket_seen: AtomicBool,
+    /// Ids of uploads in parts that this process works on.
+    under_way: Mutex<std::collections::BTreeSet<String>>,
     transport: Transport,
     credentials: Credentials,
     shared: Shared,
@@ -88,7 +90,18 @@ impl Wall {
     ) -> Wall {
         let (shared, encoding) = (Shared::new(), OnceLock::new());
         let bucket_seen = AtomicBool::new(false);
-        Wall { place, limits, encoding, bucket_seen, transport, credentials, shared, pace }
+        let under_way = Mutex::default();
+        Wall { place, limits, encoding, bucket_seen, under_way, transport, credentials, shared, pace }
+    }
+
+    /// Whether this process works on an upload in parts.
+    pub(super) fn is_under_way(&self, id: &str) -> bool {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
+    }
+
+    pub(super) fn note_under_way(&self, id: &str, begun: bool) {
+        let mut all = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let _known = if begun { all.insert(id.to_owned()) } else { all.remove(id) };
     }
 
     pub(super) fn patience(&self) -> Patience {

@@ -352,3 +352,37 @@ async fn fault_26_a_listing_that_lacks_something_is_refused() {
     let failed = soon(store_at(&wire.endpoint).list("")).await.unwrap_err();
     assert_eq!(failed.kind, StoreErrorKind::Unavailable, "{failed}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn uploads_that_a_killed_operator_left_are_aborted_once_they_are_old() {
+    use rusoto_s3::S3 as _;
+    let old = chrono::Utc::now() + chrono::Duration::hours(25);
+    let day = Duration::from_hours(24);
+    let server = servers::all().iter().find(|server| server.name == "moto").unwrap();
+    let store = server.store_below(&server.endpoint, "stale/p", limits());
+    let plain = server.plain();
+    let begin = async |key: &str| {
+        let request = rusoto_s3::CreateMultipartUploadRequest {
+            bucket: server.bucket.clone(),
+            key: key.to_owned(),
+            ..Default::default()
+        };
+        plain.create_multipart_upload(request).await.unwrap();
+    };
+    begin("stale/p/ann/one/files/large@0123456789ab").await;
+    begin("stale/p/ann/one/files/not docket's").await;
+    begin("elsewhere/ann/one/files/large@0123456789ab").await;
+    assert_eq!(soon(store.abort_stale(chrono::Utc::now(), day)).await.unwrap(), 0, "too young");
+    assert_eq!(soon(store.abort_stale(old, day)).await.unwrap(), 1);
+    assert_eq!(soon(store.abort_stale(old, day)).await.unwrap(), 0, "it is gone");
+    let request = rusoto_s3::ListMultipartUploadsRequest {
+        bucket: server.bucket.clone(),
+        ..Default::default()
+    };
+    let left = plain.list_multipart_uploads(request).await.unwrap().uploads.unwrap();
+    let left: Vec<String> = left.into_iter().filter_map(|upload| upload.key).collect();
+    assert!(left.contains(&"stale/p/ann/one/files/not docket's".to_owned()), "{left:?}");
+    assert!(left.contains(&"elsewhere/ann/one/files/large@0123456789ab".to_owned()), "{left:?}");
+    // A server that cannot list them keeps them, and that is no fault.
+    soon(servers::strict().store().abort_stale(old, day)).await.unwrap();
+}

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use crate::apply::files::{FilesError, Found, Progress, hydrate, hydrate_paths, sync};
+use crate::apply::files::{Bounds, FilesError, Found, hydrate, hydrate_paths, sync};
 use crate::model::{
-    Base, CaseName, FilesSpec, LargeFiles, RelPath, Scope, Sha256, Timestamp, Uid, UserName,
-    WorkspaceSpec,
+    Base, CaseName, FilesSpec, LargeFiles, Progress, RelPath, Scope, Sha256, Timestamp, Uid,
+    UserName, WorkspaceSpec,
 };
 use crate::objects::directory::Directory;
 use crate::plan::MinFree;
@@ -198,10 +198,16 @@ impl Home {
         Home { local, store, place, spec: spec(), base: None, floor, dir, _temp: temp }
     }
 
+    fn bounds(&self) -> Bounds<'_> {
+        static TURNS: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(64);
+        Bounds { floor: self.floor, turns: &TURNS }
+    }
+
     pub async fn try_sync(&mut self, mode: ScanMode) -> Result<Found, FilesError> {
         let Home { local, store, place, spec, .. } = &*self;
         let base = self.base.as_ref();
-        let found = sync(local, store, &Still, place, spec, (0, 0), self.floor, base, mode).await?;
+        let bounds = self.bounds();
+        let found = sync(local, store, &Still, place, spec, (0, 0), bounds, base, mode).await?;
         self.base = Some(found.base.clone());
         Ok(found)
     }
@@ -213,7 +219,9 @@ impl Home {
     pub async fn try_hydrate(&mut self) -> Result<Found, FilesError> {
         let Home { local, store, place, spec, .. } = &*self;
         let base = self.base.as_ref();
-        let found = hydrate(local, store, &Still, place, spec, (0, 0), self.floor, base).await?;
+        let bounds = self.bounds();
+        let found =
+            hydrate(local, store, &Still, place, spec, (0, 0), bounds, base, &|_| ()).await?;
         self.base = Some(found.base.clone());
         Ok(found)
     }
@@ -231,9 +239,9 @@ impl Home {
         let told = Mutex::new(Vec::new());
         let tell = |progress| told.lock().unwrap().push(progress);
         let base = self.base.as_ref();
-        let (floor, owner) = (self.floor, (0, 0));
+        let (bounds, owner) = (self.bounds(), (0, 0));
         let found =
-            hydrate_paths(local, store, &Still, place, spec, owner, floor, base, &paths, &tell)
+            hydrate_paths(local, store, &Still, place, spec, owner, bounds, base, &paths, &tell)
                 .await?;
         self.base = Some(found.base.clone());
         Ok((found, told.into_inner().unwrap()))
