@@ -16,6 +16,7 @@ mod diff;
 mod history;
 mod keys;
 mod manifest;
+mod rest;
 mod stub;
 mod tree;
 
@@ -32,6 +33,7 @@ pub use manifest::{
     BadManifest, MAX_BYTES, MAX_ENTRIES, check_paths, foreign_row, parse_bare, parse_manifest,
     parse_tree, render_manifest, render_tree,
 };
+pub use rest::at_rest;
 pub use stub::{STUB, stub_of, stub_path, stub_text};
 
 use sha2::Digest as _;

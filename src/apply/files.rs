@@ -29,7 +29,7 @@ use crate::model::{
     Remote, Scan, SkipReason, Stamp, Tree, WorkspaceSpec,
 };
 use crate::plan::{MinFree, NoRoom};
-use crate::sync::{BadManifest, Context, Emptied, Plan, diff, diff_emptied, lazy_entry};
+use crate::sync::{BadManifest, Context, Emptied, Plan, at_rest, diff, diff_emptied, lazy_entry};
 use crate::workspace::{BadGlob, Excludes};
 use crate::world::{
     Clock, Objects, Place, ScanMode, StoreError, StoreErrorKind, WorkspaceError,
@@ -208,6 +208,14 @@ struct Work<'a, W, O, C> {
     opens: bool,
 }
 
+/// What a first look at both sides says.
+enum Glance {
+    /// Nothing changed.
+    AtRest(Found),
+    /// Something did: what the store has, if that is as the base knows it, and what is here.
+    Moved(Option<Remote>, Scan),
+}
+
 /// What came of the effects of one round.
 #[derive(Debug, Default)]
 struct Outcome {
@@ -380,11 +388,18 @@ fn opens<W: Workspaces>(workspaces: &W, spec: &WorkspaceSpec) -> bool {
 
 impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
     async fn sync(&self, base: Option<&Base>, mode: ScanMode) -> Result<Found, FilesError> {
+        let mut seen = None;
+        if let Some(base) = base.filter(|base| base.etag.is_some()) {
+            match self.glance(base, mode).await? {
+                Glance::AtRest(found) => return Ok(found),
+                Glance::Moved(remote, scan) => seen = Some((remote, scan)),
+            }
+        }
         let mut base = base.cloned();
         let mut conflicts = BTreeMap::new();
         let (mut rounds, mut races) = (0, 0);
         loop {
-            let (remote, scan, plan) = self.look(base.as_ref(), mode).await?;
+            let (remote, scan, plan) = self.look(base.as_ref(), mode, seen.take()).await?;
             let mut outcome = Outcome::default();
             let swapped = self.send(&remote, &plan, &mut outcome).await;
             conflicts.append(&mut outcome.conflicts);
@@ -423,21 +438,42 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         Ok(self.tell_pending(known, &scan, &plan, &Outcome::default()))
     }
 
+    /// The common case: one HEAD and one scan beside each other tell that nothing changed.
+    async fn glance(&self, base: &Base, mode: ScanMode) -> Result<Glance, FilesError> {
+        let (same, scan) = tokio::join!(
+            remote::is_same(self.objects, &self.case(), base),
+            self.workspaces.scan(self.place, self.spec, base, mode)
+        );
+        let (same, scan) = (same?, scan?);
+        if same && at_rest(base, &scan) {
+            return Ok(Glance::AtRest(self.tell_rest(base, &scan)));
+        }
+        Ok(Glance::Moved(same.then(|| remote::of_base(base)), scan))
+    }
+
     /// Loads what the store has, scans, and lets the diff decide.
     async fn look(
         &self,
         base: Option<&Base>,
         mode: ScanMode,
+        seen: Option<(Option<Remote>, Scan)>,
     ) -> Result<(Remote, Scan, Plan), FilesError> {
         let Place { user, case, .. } = self.place;
-        let mut remote = load_remote(self.objects, user, case, base).await?;
+        let (remote, mut seen) = seen.map_or((None, None), |(remote, scan)| (remote, Some(scan)));
+        let mut remote = match remote {
+            Some(remote) => remote,
+            None => load_remote(self.objects, user, case, base).await?,
+        };
         let nothing = Base::default();
         let known = base.unwrap_or(&nothing);
         self.refuse_anothers(&remote, known).await?;
         self.fill_sizes(&mut remote).await?;
         let mut unopened = Vec::new();
         let (scan, mut plan) = loop {
-            let scan = self.workspaces.scan(self.place, self.spec, known, mode).await?;
+            let scan = match seen.take() {
+                Some(scan) => scan,
+                None => self.workspaces.scan(self.place, self.spec, known, mode).await?,
+            };
             self.fill_sums(&mut remote, &scan, known).await?;
             let plan = self.plan(base, &scan, &remote)?;
             if !self.open_first(&plan, &mut unopened).await {

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::abreast::Abreast;
-use super::{FILE_MODE, FilesError, Found, Outcome, ROUNDS, Work, entry_of, next_base, still_known};
+use super::{
+    FILE_MODE, FilesError, Found, Outcome, ROUNDS, Work, entry_of, next_base, still_known,
+};
 use crate::model::{
     Base, BaseEntry, ManifestEntry, Progress, RelPath, Scan, SkipReason, Stamp, TreeChange,
 };
@@ -94,7 +96,7 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         wanted: Wanted<'_>,
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<(Found, Vec<(RelPath, FilesError)>), FilesError> {
-        let (remote, scan, plan) = self.look(base, ScanMode::Quick).await?;
+        let (remote, scan, plan) = self.look(base, ScanMode::Quick, None).await?;
         let mut outcome = Outcome::default();
         let orders = self.orders(&plan, wanted);
         let ordered: BTreeSet<&RelPath> = orders.iter().map(|order| order.path).collect();

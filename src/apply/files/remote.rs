@@ -28,16 +28,25 @@ pub async fn load_remote<O: Objects>(
     base: Option<&Base>,
 ) -> Result<Remote, FilesError> {
     let prefix = format!("{user}/{case}/");
-    if let Some(base) = base.filter(|base| base.etag.is_some()) {
-        let head = objects.head(&format!("{prefix}{MANIFEST}")).await?;
-        if head.is_some_and(|meta| Some(meta.etag) == base.etag) {
-            return Ok(of_base(base));
-        }
+    if let Some(base) = base.filter(|base| base.etag.is_some())
+        && is_same(objects, prefix.trim_end_matches('/'), base).await?
+    {
+        return Ok(of_base(base));
     }
     match read_manifest(objects, &prefix).await? {
         Some((meta, bytes)) => of_bytes(objects, &prefix, MANIFEST, meta, &bytes).await,
         None => of_listing(objects, &prefix, base).await,
     }
+}
+
+/// Whether the manifest of `user/case` is the one that the base mirrors.
+pub(super) async fn is_same<O: Objects>(
+    objects: &O,
+    case: &str,
+    base: &Base,
+) -> Result<bool, FilesError> {
+    let head = objects.head(&format!("{case}/{MANIFEST}")).await?;
+    Ok(head.is_some_and(|meta| Some(meta.etag) == base.etag))
 }
 
 /// The manifest that a base mirrors.

@@ -24,6 +24,11 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         Found { base, seen, remarks }
     }
 
+    /// Nothing was found to do.
+    pub(super) fn tell_rest(&self, base: &Base, scan: &Scan) -> Found {
+        Found { seen: self.count(base, scan), base: base.clone(), remarks: Vec::new() }
+    }
+
     /// After a hydration: what is new here waits for the next sync.
     pub(super) fn tell_pending(
         &self,

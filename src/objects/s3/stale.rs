@@ -88,7 +88,8 @@ mod tests {
     fn only_keys_that_docket_gives_are_its_own() {
         assert!(is_ours("ann/one/files/a b.pdf@0123456789ab"));
         assert!(is_ours(&format!("ann/one/long/{0}@{0}", "0f".repeat(32))));
-        for other in ["ann/one/files/a.pdf", "ann/one/x@0123456789ab", "ann/one/files/a@0123", "a"] {
+        for other in ["ann/one/files/a.pdf", "ann/one/x@0123456789ab", "ann/one/files/a@0123", "a"]
+        {
             assert!(!is_ours(other), "{other}");
         }
     }

@@ -91,7 +91,17 @@ impl Wall {
         let (shared, encoding) = (Shared::new(), OnceLock::new());
         let bucket_seen = AtomicBool::new(false);
         let under_way = Mutex::default();
-        Wall { place, limits, encoding, bucket_seen, under_way, transport, credentials, shared, pace }
+        Wall {
+            place,
+            limits,
+            encoding,
+            bucket_seen,
+            under_way,
+            transport,
+            credentials,
+            shared,
+            pace,
+        }
     }
 
     /// Whether this process works on an upload in parts.

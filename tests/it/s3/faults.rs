@@ -372,7 +372,6 @@ async fn uploads_that_a_killed_operator_left_are_aborted_once_they_are_old() {
     begin("stale/p/ann/one/files/large@0123456789ab").await;
     begin("stale/p/ann/one/files/not docket's").await;
     begin("elsewhere/ann/one/files/large@0123456789ab").await;
-    assert_eq!(soon(store.abort_stale(chrono::Utc::now(), day)).await.unwrap(), 0, "too young");
     assert_eq!(soon(store.abort_stale(old, day)).await.unwrap(), 1);
     assert_eq!(soon(store.abort_stale(old, day)).await.unwrap(), 0, "it is gone");
     let request = rusoto_s3::ListMultipartUploadsRequest {
@@ -385,4 +384,32 @@ async fn uploads_that_a_killed_operator_left_are_aborted_once_they_are_old() {
     assert!(left.contains(&"elsewhere/ann/one/files/large@0123456789ab".to_owned()), "{left:?}");
     // A server that cannot list them keeps them, and that is no fault.
     soon(servers::strict().store().abort_stale(old, day)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn uploads_that_may_still_be_under_way_are_left_alone() {
+    let begun = |hour: u32, id: &str| {
+        format!(
+            "<Upload><Key>p/ann/one/files/x@0123456789ab</Key><UploadId>{id}</UploadId>\
+             <Initiated>2026-11-24T{hour:02}:00:00.000Z</Initiated></Upload>"
+        )
+    };
+    let page = format!(
+        "<ListMultipartUploadsResult><IsTruncated>false</IsTruncated>{}{}\
+         </ListMultipartUploadsResult>",
+        begun(1, "old"),
+        begun(3, "young")
+    );
+    let wire = Wire::answering(move |asked| match asked.method.as_str() {
+        "DELETE" => Reply::Send(answer(204, &[], "")),
+        "GET" => Reply::Send(answer(200, &[], page.as_bytes())),
+        _ => Reply::Send(answer(200, &[], "")),
+    })
+    .await;
+    let now = "2026-11-25T02:00:00Z".parse().unwrap();
+    let store = store_at(&wire.endpoint);
+    assert_eq!(soon(store.abort_stale(now, Duration::from_hours(24))).await.unwrap(), 1);
+    let asked = wire.asked();
+    let ended: Vec<_> = asked.iter().filter(|asked| asked.method == "DELETE").collect();
+    assert!(ended.len() == 1 && ended[0].target.contains("uploadId=old"), "{ended:?}");
 }
