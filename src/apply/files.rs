@@ -293,14 +293,14 @@ pub async fn waiting<W: Workspaces, O: Objects, C: Clock>(
     place: &Place,
     spec: &WorkspaceSpec,
     owner: (u32, u32),
-    floor: MinFree,
+    bounds: Bounds<'_>,
     base: Option<&Base>,
 ) -> Result<Found, FilesError> {
     let excludes = Excludes::new(&spec.sync_exclude)?;
     let emptied = true;
     let opens = opens(workspaces, spec);
     let work =
-        Work { workspaces, objects, clock, place, spec, owner, floor, excludes, emptied, opens };
+        Work { workspaces, objects, clock, place, spec, owner, bounds, excludes, emptied, opens };
     work.waiting(base).await
 }
 
@@ -440,8 +440,9 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
 
     /// The common case: one HEAD and one scan beside each other tell that nothing changed.
     async fn glance(&self, base: &Base, mode: ScanMode) -> Result<Glance, FilesError> {
+        let case = self.case();
         let (same, scan) = tokio::join!(
-            remote::is_same(self.objects, &self.case(), base),
+            remote::is_same(self.objects, &case, base),
             self.workspaces.scan(self.place, self.spec, base, mode)
         );
         let (same, scan) = (same?, scan?);

@@ -121,11 +121,11 @@ where
         let work = async {
             let base = base.as_ref();
             if restored {
-                files::sync_restored(disk, store, clock, &there, workspace, owner, floor, base)
+                files::sync_restored(disk, store, clock, &there, workspace, owner, bounds, base)
                     .await
             } else {
                 let mode = ScanMode::Quick;
-                files::sync(disk, store, clock, &there, workspace, owner, floor, base, mode).await
+                files::sync(disk, store, clock, &there, workspace, owner, bounds, base, mode).await
             }
         };
         let mut work = std::pin::pin!(work);

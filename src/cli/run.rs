@@ -133,7 +133,7 @@ async fn start(config: &Config, shutdown: &CancellationToken) -> Result<Running,
         .await
         .map_err(|error| Failure::failed(chain(&error)))?;
     super::lazy::guard(gate.as_ref(), &engine, &workspaces, &book).await?;
-    if let Store::S3(s3) = &objects {
+    if let Store::S3(s3) = &*objects {
         tokio::spawn(sweep_uploads((**s3).clone()));
     }
     let doors = Doors {

@@ -4,7 +4,7 @@
 
 use crate::model::{Base, LocalKind, Scan};
 
-/// Whether a workspace is exactly what both sides last agreed on, everything of it seen and here.
+/// Whether a workspace is exactly what both sides last agreed on, all of it seen.
 /// If the store's manifest is the base's too, there is nothing to sync.
 pub fn at_rest(base: &Base, scan: &Scan) -> bool {
     let mut files = base.files.iter();
@@ -23,7 +23,19 @@ pub fn at_rest(base: &Base, scan: &Scan) -> bool {
             }),
             LocalKind::Directory => directories.next() == Some((path, &entry.mode)),
             LocalKind::Symlink(text) => symlinks.next() == Some((path, text)),
-            LocalKind::Placeholder => false,
+            LocalKind::Placeholder { row: Some(row), altered: false } => {
+                files.next().is_some_and(|(at, known)| {
+                    at == path
+                        && known.placed
+                        && known.stamp.is_none()
+                        && known.storage_key == row.storage_key
+                        && known.sha256 == row.sha256
+                        && known.mode == entry.mode
+                        && row.size == Some(known.size)
+                        && row.mtime_ns == Some(known.mtime_ns)
+                })
+            }
+            LocalKind::Placeholder { .. } => false,
         })
         && files.next().is_none()
         && directories.next().is_none()
@@ -53,6 +65,7 @@ mod tests {
             mtime_ns: 5,
             storage_key: "files/a".to_owned(),
             stamp: Some(stamp(1)),
+            placed: false,
         };
         let tree = Tree {
             directories: [(path("d"), 0o755)].into(),
@@ -85,7 +98,10 @@ mod tests {
                 let kind = LocalKind::File { sha256: Some(Sha256([7; 32])), stamp: stamp(2) };
                 scan.entries.get_mut(&path("a")).unwrap().kind = kind;
             },
-            |scan| scan.entries.get_mut(&path("a")).unwrap().kind = LocalKind::Placeholder,
+            |scan| {
+                let kind = LocalKind::Placeholder { row: None, altered: false };
+                scan.entries.get_mut(&path("a")).unwrap().kind = kind;
+            },
         ];
         for change in changes {
             let mut scan = scan.clone();
