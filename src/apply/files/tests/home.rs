@@ -198,7 +198,7 @@ impl Home {
         Home { local, store, place, spec: spec(), base: None, floor, dir, _temp: temp }
     }
 
-    fn bounds(&self) -> Bounds<'_> {
+    pub fn bounds(&self) -> Bounds<'_> {
         static TURNS: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(64);
         Bounds { floor: self.floor, turns: &TURNS }
     }

@@ -99,9 +99,8 @@ async fn edits_that_wait_are_counted_while_the_store_is_of_no_use() {
     let error = home.try_sync(crate::world::ScanMode::Quick).await.unwrap_err();
     assert_eq!(error.kind(), FilesErrorKind::ManifestInvalid);
     let Home { local, store, place, spec, base, .. } = &home;
-    let floor = crate::plan::MinFree::Bytes(0);
     let clock = &super::home::Still;
-    let found = waiting(local, store, clock, place, spec, (0, 0), floor, base.as_ref());
+    let found = waiting(local, store, clock, place, spec, (0, 0), home.bounds(), base.as_ref());
     let seen = found.await.unwrap().seen;
     assert_eq!((seen.unsynced, seen.unsynced_bytes, seen.total), (2, 9, 2));
 }
