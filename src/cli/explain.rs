@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use crate::model::{Condition, ConditionType, Timestamp, Truth};
+use crate::model::{Condition, ConditionType, Reason, Timestamp, Truth};
 use crate::status::SessionView;
 
 use super::Context;
@@ -113,13 +113,27 @@ fn blocks(text: &mut String, view: &SessionView) {
                 ConditionType::PruneHeld => {
                     "its end is held: bring its file back, or `docket confirm-prune`".to_owned()
                 }
-                _ => "only a change from outside helps: edit its spec".to_owned(),
+                _ => outside(condition, &view.metadata.name),
             });
         }
     }
     if !found.is_empty() {
         text.push_str("What blocks it:\n");
         text.extend(found.iter().map(|line| format!("  {}\n", clean(line))));
+    }
+}
+
+/// What can be done about what nothing but a change from outside helps.
+fn outside(condition: &Condition, name: &str) -> String {
+    match condition.reason {
+        Reason::WorkspaceReplaced | Reason::WorkspaceMissing => format!(
+            "only a change from outside helps: bring its directory back; or end it without: take \
+             its file away, then `docket delete {name} --discard`"
+        ),
+        Reason::DuplicateName => {
+            "only a change from outside helps: leave one of the two".to_owned()
+        }
+        _ => "only a change from outside helps: edit its spec".to_owned(),
     }
 }
 

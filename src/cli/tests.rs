@@ -195,6 +195,19 @@ fn a_held_session_is_told_how_to_go_on() {
 }
 
 #[test]
+fn a_replaced_workspace_is_told_what_ends_it() {
+    for reason in ["WorkspaceReplaced", "WorkspaceMissing"] {
+        let lost = view(json!({"status": {"conditions": [
+            condition("Ready", "False", reason, "another directory stands there"),
+            condition("Stalled", "True", reason, "another directory stands there"),
+        ]}}));
+        let text = explain::draw(&lost, now());
+        assert!(text.contains("`docket delete alice-v-jones --discard`"), "{text}");
+        assert!(!text.contains("edit its spec"), "{text}");
+    }
+}
+
+#[test]
 fn a_description_has_everything() {
     let top = TopView {
         name: "alice-v-jones".into(),
@@ -349,7 +362,7 @@ fn use_is_told_in_mib_with_two_decimals() {
     "#]]
     .assert_eq(&top::draw(&rows));
     expect![[r#"
-        {"name":"a","cpu_percent":150.13,"memory_usage_mb":1.0,"memory_limit_mb":3.0,"memory_percent":33.33,"network_rx_mb":0.0,"network_tx_mb":0.0,"disk_mb":1024.0,"disk_quota_mb":0.0}
+        {"name":"a","cpu_percent":150.13,"memory_usage_mb":1.0,"memory_limit_mb":3.0,"memory_percent":33.33,"network_rx_mb":0.0,"network_tx_mb":0.0,"disk":1024.0,"disk_quota":0.0}
     "#]].assert_eq(&super::output::line(&rows[0]).unwrap());
 }
 

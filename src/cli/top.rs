@@ -3,10 +3,11 @@
 use comfy_table::Cell;
 use serde::Serialize;
 
+use crate::api::{SessionList, parse_selector};
 use crate::operator::handle::TopView;
 
 use super::Context;
-use super::client::session;
+use super::client::{part, session};
 use super::exit::{Code, Failure};
 use super::output::Format;
 use super::table::{cell, columns};
@@ -15,6 +16,9 @@ use super::table::{cell, columns};
 pub(super) struct Top {
     /// This session only
     name: Option<String>,
+    /// Those whose labels fit; user and case are labels too
+    #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with = "name")]
+    selector: Option<String>,
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -31,8 +35,9 @@ pub(super) struct Row {
     memory_percent: Option<f64>,
     network_rx_mb: Option<f64>,
     network_tx_mb: Option<f64>,
-    disk_mb: f64,
-    disk_quota_mb: f64,
+    /// Files of its workspace.
+    disk: f64,
+    disk_quota: f64,
 }
 
 impl Row {
@@ -50,8 +55,8 @@ impl Row {
             memory_percent: usage.map(|u| share(u.memory_bytes, u.memory_limit_bytes)),
             network_rx_mb: usage.map(|u| mib(u.network_rx_bytes)),
             network_tx_mb: usage.map(|u| mib(u.network_tx_bytes)),
-            disk_mb: mib(top.disk_bytes),
-            disk_quota_mb: mib(top.quota_bytes),
+            disk: mib(top.disk_bytes),
+            disk_quota: mib(top.quota_bytes),
         }
     }
 }
@@ -69,7 +74,13 @@ pub(super) async fn run(context: &Context, asked: &Top) -> Result<Code, Failure>
         Some(name) => format!("top?session={}", session(name)?),
         None => "top".to_owned(),
     };
-    let views: Vec<TopView> = context.client()?.get(&path).await?;
+    let client = context.client()?;
+    let mut views: Vec<TopView> = client.get(&path).await?;
+    if let Some(text) = &asked.selector {
+        parse_selector(text).map_err(|error| Failure::input(error.to_string()))?;
+        let fit: SessionList = client.get(&format!("sessions?selector={}", part(text))).await?;
+        views.retain(|view| fit.items.iter().any(|one| one.metadata.name == view.name));
+    }
     let rows: Vec<Row> = views.iter().map(Row::of).collect();
     match (asked.output, &asked.name, rows.as_slice()) {
         (Format::Json | Format::Yaml, Some(_), [row]) => context.out.value(asked.output, row)?,
@@ -87,9 +98,9 @@ pub(super) async fn run(context: &Context, asked: &Top) -> Result<Code, Failure>
 /// Rows as a table.
 pub(super) fn draw(rows: &[Row]) -> String {
     let number = |value: Option<f64>| cell(value.map_or("-".into(), |value| format!("{value:.2}")));
-    let quota = |row: &Row| match row.disk_quota_mb {
-        quota if quota > 0.0 => format!("{:.2} / {quota:.2}", row.disk_mb),
-        _ => format!("{:.2}", row.disk_mb),
+    let quota = |row: &Row| match row.disk_quota {
+        quota if quota > 0.0 => format!("{:.2} / {quota:.2}", row.disk),
+        _ => format!("{:.2}", row.disk),
     };
     let cells: Vec<Vec<Cell>> = rows
         .iter()

@@ -21,5 +21,10 @@ pub fn schema(kind: ObjectKind) -> serde_json::Value {
     if let Some(properties) = schema.get_mut("properties") {
         properties["kind"] = serde_json::json!({"const": name});
     }
-    schema.to_value()
+    let mut schema = schema.to_value();
+    // Sessions have the same section and need no image.
+    if let Some(container) = schema.pointer_mut("/$defs/ClassSpec/properties/container") {
+        container["required"] = serde_json::json!(["image"]);
+    }
+    schema
 }

@@ -521,6 +521,7 @@ fn commands_reach_the_loop_and_print_its_answer() {
     assert!(ended(&fake.docket(&["get", "sources"]), 0).0.contains("a.yaml   Ok"));
     let (out, _) = ended(&fake.docket(&["top", "-o", "json"]), 0);
     let rows: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(ended(&fake.docket(&["top", "-l", "user=nobody", "-o", "json"]), 0).0, "[]\n");
     for field in [
         "cpu_percent",
         "memory_usage_mb",
@@ -528,6 +529,7 @@ fn commands_reach_the_loop_and_print_its_answer() {
         "memory_percent",
         "network_rx_mb",
         "network_tx_mb",
+        "disk",
     ] {
         assert!(rows[0].as_object().unwrap().contains_key(field), "{field}");
     }
@@ -716,6 +718,9 @@ fn the_schema_refers_to_nothing_that_is_not_in_it() {
         let mut references = Vec::new();
         refers_to(&schema, &mut references);
         assert!(!references.is_empty());
+        let class = schema.pointer("/$defs/ClassSpec/properties/container/required");
+        let expected = (words != ["schema", "Session"]).then(|| json!(["image"]));
+        assert_eq!(class, expected.as_ref(), "{words:?}");
         for reference in references {
             let pointer = reference.strip_prefix('#').unwrap();
             assert!(schema.pointer(pointer).is_some(), "{words:?}: {reference}");
