@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::SessionName;
+use crate::model::{ClassName, SessionName};
 use crate::operator::handle::{Answer, Ask, Handle, Refusal, Selector, Verb, Which};
 use crate::status::SessionView;
 
@@ -361,7 +361,12 @@ async fn apply(State(served): State<Served>, bytes: Bytes) -> Reply<Response> {
 async fn delete(State(served): State<Served>, bytes: Bytes) -> Reply<Response> {
     let asked: Deletion = body(&bytes)?;
     let which = match (asked.name, asked.selector, asked.all) {
-        (Some(name), None, false) => Which::Name(name_of(&name)?),
+        (Some(name), None, false) => match name.strip_prefix("sessionclass/") {
+            Some(class) => Which::Class(
+                ClassName::parse(class).map_err(|bad| Problem::invalid(bad.to_string()))?,
+            ),
+            None => Which::Name(name_of(&name)?),
+        },
         (None, Some(text), false) => match parse_selector(&text) {
             Ok(selector) if selector.0.is_empty() => {
                 return Err(Problem::invalid("an empty selector would delete everything: use all"));

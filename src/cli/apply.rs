@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::api::{Deletion, Files, parse_selector};
+use crate::model::ClassName;
 use crate::operator::handle::Outcome;
 
 use super::client::session;
@@ -23,7 +24,8 @@ pub(super) struct Apply {
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("which").required(true).multiple(false).args(["name", "selector", "all"]))]
 pub(super) struct Delete {
-    /// The session
+    /// The session, or sessionclass/NAME
+    #[arg(value_parser = super::client::bare)]
     name: Option<String>,
     /// All whose labels fit; those that files own are skipped and listed
     #[arg(short = 'l', long, value_name = "SELECTOR")]
@@ -50,7 +52,12 @@ pub(super) async fn run(context: &Context, asked: &Apply) -> Result<Code, Failur
 
 pub(super) async fn delete(context: &Context, asked: &Delete) -> Result<Code, Failure> {
     if let Some(name) = &asked.name {
-        session(name)?;
+        match name.strip_prefix("sessionclass/") {
+            Some(class) => {
+                drop(ClassName::parse(class).map_err(|e| Failure::input(e.to_string()))?)
+            }
+            None => drop(session(name)?.to_owned()),
+        }
     }
     if let Some(text) = &asked.selector {
         let selector = parse_selector(text).map_err(|error| Failure::input(error.to_string()))?;

@@ -207,6 +207,11 @@ pub(super) fn part(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
+/// `session/NAME`, as `-o name` prints it, is NAME.
+pub(super) fn bare(text: &str) -> Result<String, std::convert::Infallible> {
+    Ok(text.strip_prefix("session/").unwrap_or(text).to_owned())
+}
+
 /// A session's name, checked before it travels.
 pub(super) fn session(text: &str) -> Result<&str, Failure> {
     match crate::model::SessionName::parse(text) {

@@ -19,6 +19,7 @@ use super::{Context, events};
 #[derive(Debug, clap::Args)]
 pub(super) struct Describe {
     /// The session
+    #[arg(value_parser = super::client::bare)]
     name: String,
 }
 

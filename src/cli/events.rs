@@ -14,6 +14,7 @@ use super::table::{age, cell, columns, moment, now};
 #[derive(Debug, clap::Args)]
 pub(super) struct Events {
     /// Of this session only
+    #[arg(value_parser = super::client::bare)]
     name: Option<String>,
     /// Go on and print events as they happen
     #[arg(short, long)]

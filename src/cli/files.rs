@@ -16,6 +16,7 @@ use super::table::{cell, columns, moment, size};
 #[derive(Debug, clap::Args)]
 pub(super) struct Files {
     /// The session
+    #[arg(value_parser = super::client::bare)]
     name: String,
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
@@ -25,6 +26,7 @@ pub(super) struct Files {
 #[derive(Debug, clap::Args)]
 pub(super) struct Hydrate {
     /// The session
+    #[arg(value_parser = super::client::bare)]
     name: String,
     /// Paths in the workspace; left out: all
     paths: Vec<String>,
@@ -33,6 +35,7 @@ pub(super) struct Hydrate {
 #[derive(Debug, clap::Args)]
 pub(super) struct Sync {
     /// The session
+    #[arg(value_parser = super::client::bare)]
     name: String,
 }
 

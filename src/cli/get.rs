@@ -19,6 +19,7 @@ use super::table::{age, cell, columns, now, phase, said};
 #[derive(Debug, clap::Args)]
 pub(super) struct Get {
     /// A session; `sources`: where specs come from. Left out: all sessions
+    #[arg(value_parser = super::client::bare)]
     name: Option<String>,
     /// Go on and print what changes
     #[arg(short, long)]

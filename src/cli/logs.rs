@@ -10,6 +10,7 @@ use super::exit::{Code, Failure};
 #[derive(Debug, clap::Args)]
 pub(super) struct Logs {
     /// The session
+    #[arg(value_parser = super::client::bare)]
     name: String,
     /// Go on as it comes
     #[arg(short, long)]

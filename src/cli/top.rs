@@ -15,6 +15,7 @@ use super::table::{cell, columns};
 #[derive(Debug, clap::Args)]
 pub(super) struct Top {
     /// This session only
+    #[arg(value_parser = super::client::bare)]
     name: Option<String>,
     /// Those whose labels fit; user and case are labels too
     #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with = "name")]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use crate::model::{
-    Container, ContainerState, DesiredState, Ending, FileState, LazyMode, Operation, Override,
+    ClassName, Container, ContainerState, DesiredState, Ending, FileState, LazyMode, Operation, Override,
     Record, SessionName,
 };
 use crate::plan::{Input, Plan, Session, Want};
@@ -198,6 +198,9 @@ where
     }
 
     async fn delete(&mut self, which: &Which, discard: bool) -> Answer<Vec<Outcome>> {
+        if let Which::Class(class) = which {
+            return self.delete_class(class).await;
+        }
         let names = self.selected(which)?;
         let lone = matches!(which, Which::Name(_));
         let mut outcomes = Vec::new();
@@ -222,6 +225,22 @@ where
         }
         self.reconsider();
         Ok(outcomes)
+    }
+
+    async fn delete_class(&mut self, class: &ClassName) -> Answer<Vec<Outcome>> {
+        let object = format!("sessionclass/{class}");
+        if let Some(file) = self.wants.file_that_owns(&object) {
+            let why = format!("class `{class}` is owned by file {file}; remove it there");
+            return Err(Refusal::Refused(why));
+        }
+        if !self.applied.contains_key(&object) {
+            return Err(Refusal::NotFound(format!("there is no class `{class}`")));
+        }
+        let batch = vec![Write::DropApplied(object.clone())];
+        self.doors.book.ledger().commit(batch).await.map_err(failed)?;
+        self.applied.remove(&object);
+        self.reconsider();
+        Ok(vec![Outcome { object, outcome: "deleted".to_owned(), refused: false }])
     }
 
     /// The tombstone and the end's beginning go in one batch.
@@ -288,6 +307,7 @@ where
                 Ok(vec![name.clone()])
             }
             Which::All => Ok(self.live.keys().cloned().collect()),
+            Which::Class(_) => Ok(Vec::new()),
             Which::Selector(selector) => Ok(self
                 .live
                 .iter()

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use crate::model::{Event, FileState, SessionName, Timestamp, Usage};
+use crate::model::{ClassName, Event, FileState, SessionName, Timestamp, Usage};
 use crate::status::SessionView;
 use crate::world::LogStream;
 
@@ -40,6 +40,8 @@ pub enum Which {
     Selector(Selector),
     /// All.
     All,
+    /// An applied class: the sessions of it stay as they are.
+    Class(ClassName),
 }
 
 /// Label selector: every term must hold. `a=b`, `a==b`, `a!=b`, `a`, `!a`, `a in (x,y)`,

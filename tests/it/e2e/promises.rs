@@ -33,6 +33,55 @@ fn an_idle_session_is_stopped_until_it_is_started_and_one_in_use_is_not() {
 }
 
 #[test]
+fn an_expired_session_keeps_port_and_files_and_begins_anew_with_an_edit() {
+    let mut rig = Rig::new("expired");
+    rig.write("legal.yaml", &class("legal", "  lifetime: {maxAge: 4s}"));
+    rig.write("a.yaml", &session("a", "ann", "one", ""));
+    rig.start();
+    let port = rig.ready("a")["status"]["port"].clone();
+    let view = rig.see("is expired", "a", |view| {
+        condition(view, "Ready").1 == "Expired" && view["status"]["container"]["state"] == "removed"
+    });
+    assert_eq!(view["status"]["phase"], "Stopped", "{view}");
+    assert_eq!(view["status"]["port"], port, "{view}");
+    assert!(rig.workspace("ann", "one").join("drafts/.gitkeep").exists());
+    rig.write("a.yaml", &session("a", "ann", "one", "  lifetime: {maxAge: 0s}"));
+    let view = rig.see("runs again", "a", |view| {
+        view["status"]["container"]["attempt"] == 2 && condition(view, "Ready").0 == "True"
+    });
+    assert_eq!(view["status"]["port"], port, "{view}");
+}
+
+#[test]
+fn what_is_printed_as_a_name_is_taken_as_one_and_applied_classes_go_by_theirs() {
+    let mut rig = Rig::new("names");
+    rig.remove("legal.yaml");
+    rig.start();
+    let both =
+        format!("{}---\n{}", class("legal", ""), session("a", "ann", "one", "  state: Stopped"));
+    std::fs::write(rig.path("both.yaml"), both).unwrap();
+    let file = rig.path("both.yaml").display().to_string();
+    let said = rig.ok(&["apply", "-f", &file]);
+    assert_eq!(said, "sessionclass/legal created\nsession/a created\n");
+    rig.see("is there", "a", |view| view["status"]["phase"] == "Stopped");
+    assert_eq!(rig.ok(&["get", "-o", "name"]), "session/a\n");
+    rig.ok(&["get", "session/a"]);
+    rig.ok(&["explain", "session/a"]);
+    assert_eq!(rig.docket(&["delete", "sessionclass/other"]).code, 4);
+    assert_eq!(rig.docket(&["delete", "sessionclass/O ther"]).code, 2);
+    assert_eq!(rig.ok(&["delete", "sessionclass/legal"]), "sessionclass/legal deleted\n");
+    let view =
+        rig.see("misses its class", "a", |view| condition(view, "Accepted").1 == "ClassNotFound");
+    assert_eq!(view["status"]["phase"], "Stopped", "{view}");
+    assert_eq!(rig.ok(&["delete", "session/a"]), "session/a deleted\n");
+    rig.gone("a");
+    rig.write("legal.yaml", &class("legal", ""));
+    rig.seen("legal.yaml");
+    let said = rig.docket(&["delete", "sessionclass/legal"]);
+    assert!(said.code == 1 && said.stderr.contains("owned by file legal.yaml"), "{said:?}");
+}
+
+#[test]
 fn a_place_in_the_queue_is_told_as_it_moves() {
     let mut rig = Rig::with("queue", "limits: {sessions: 1, concurrentStarts: 1}");
     for name in ["a", "b", "c"] {
