@@ -52,11 +52,10 @@ pub(super) async fn run(context: &Context, asked: &Apply) -> Result<Code, Failur
 
 pub(super) async fn delete(context: &Context, asked: &Delete) -> Result<Code, Failure> {
     if let Some(name) = &asked.name {
-        match name.strip_prefix("sessionclass/") {
-            Some(class) => {
-                drop(ClassName::parse(class).map_err(|e| Failure::input(e.to_string()))?)
-            }
-            None => drop(session(name)?.to_owned()),
+        if let Some(class) = name.strip_prefix("sessionclass/") {
+            ClassName::parse(class).map_err(|error| Failure::input(error.to_string()))?;
+        } else {
+            session(name)?;
         }
     }
     if let Some(text) = &asked.selector {

@@ -208,6 +208,7 @@ pub(super) fn part(text: &str) -> String {
 }
 
 /// `session/NAME`, as `-o name` prints it, is NAME.
+#[expect(clippy::unnecessary_wraps, reason = "what clap asks for")]
 pub(super) fn bare(text: &str) -> Result<String, std::convert::Infallible> {
     Ok(text.strip_prefix("session/").unwrap_or(text).to_owned())
 }
