@@ -6,8 +6,8 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use crate::model::{
-    ClassName, Container, ContainerState, DesiredState, Ending, FileState, LazyMode, Operation, Override,
-    Record, SessionName,
+    ClassName, Container, ContainerState, DesiredState, Ending, FileState, LazyMode, Operation,
+    Override, Record, SessionName,
 };
 use crate::plan::{Input, Plan, Session, Want};
 use crate::world::{Clock, Engine, Ledger, Objects, Probe, Workspaces, Write};
