@@ -127,6 +127,36 @@ fn gateway_of(installation: &str) -> std::net::IpAddr {
     String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
 }
 
+/// Something behind the host answers under two addresses: an ordinary one, which a tenant
+/// reaches, and a link-local one like the metadata service's, which it does not.
+async fn beyond_the_host(bench: &Bench<Docker>, tenant: i32) {
+    let id = bench.started(|request| request.spec.network = Network::None).await;
+    let pid = bench.seen(&id).await.1.pid.unwrap().to_string();
+    let tag = std::process::id() % 200;
+    let script = format!(
+        "set -e
+         ip link add dkh{tag} type veth peer name dkn{tag}
+         ip link set dkn{tag} netns {pid}
+         ip addr add 198.18.{tag}.1/30 dev dkh{tag}
+         ip link set dkh{tag} up
+         nsenter -t {pid} -n sh -ec '
+             ip addr add 198.18.{tag}.2/30 dev dkn{tag}
+             ip addr add 169.254.77.{tag}/32 dev dkn{tag}
+             ip link set dkn{tag} up
+             ip route add default via 198.18.{tag}.1'
+         ip route add 169.254.77.{tag}/32 via 198.18.{tag}.2"
+    );
+    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
+    let made = Command::new("sh").args(["-c", &script]).env("PATH", path).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let ordinary: SocketAddr = format!("198.18.{tag}.2:3000").parse().unwrap();
+    let metadata: SocketAddr = format!("169.254.77.{tag}:3000").parse().unwrap();
+    until_healthy(metadata).await; // From the host itself.
+    assert!(reaches(tenant, ordinary), "the way there works");
+    assert!(!reaches(tenant, metadata), "what is link-local");
+    // Its network, and with it the host's end and its routes, ends with the container.
+}
+
 async fn isolated(bench: &Bench<Docker>) {
     assert_eq!(bench.engine.isolation().await.unwrap(), Isolation::Enforced);
     let mut seen = Vec::new();
@@ -154,6 +184,7 @@ async fn isolated(bench: &Bench<Docker>) {
     let gateway = SocketAddr::new(gateway_of(&bench.installation), port);
     assert!(TcpStream::connect(gateway).is_ok(), "the host itself reaches {gateway}");
     assert!(!reaches(pid, gateway), "the host's own address");
+    beyond_the_host(bench, pid).await;
     let rules = Command::new("/usr/sbin/iptables").args(["-S", "DOCKER-USER"]).output().unwrap();
     let listed = String::from_utf8(rules.stdout).unwrap();
     let comment = format!("--comment docket-{} ", bench.installation);

@@ -34,6 +34,39 @@ fn an_edit_at_any_moment_survives_replacement_and_removal() {
     assert!(done > 0 && refused > 0, "both orders were met: {done} done, {refused} refused");
 }
 
+/// The whole way in, many files at a time, while their parent leads outside every other moment.
+#[test]
+fn t3_a_parent_swapped_during_large_hydrations_takes_nothing_outside() {
+    use docket::apply::files::hydrate;
+    let den = den();
+    let objects = den.dir.path().join("objects");
+    let store = docket::objects::directory::Directory::open(&objects, "").expect("a store");
+    let hostile = swap_sub(&den);
+    let large = vec![7u8; 400_000];
+    let (floor, owner) = (docket::plan::MinFree::Bytes(0), (1000, 1000));
+    for round in 0..4 {
+        for number in 0..60 {
+            let at = objects.join(format!("alice/case/files/sub/r{round}/{number}"));
+            fs::create_dir_all(at.parent().expect("a parent")).expect("mkdir");
+            fs::write(at, &large).expect("write");
+        }
+        // It may give up on what is in the way again and again: what it did is what counts.
+        let clock = docket::clock::WallClock;
+        let spec =
+            WorkspaceSpec { files: FilesSpec { eager_below: 1 << 30, ..spec().files }, ..spec() };
+        let _ = wait(hydrate(&den.local, &store, &clock, &den.place, &spec, owner, floor, None));
+    }
+    drop(hostile);
+    let came = |dir: &str| {
+        let dir = den.inside.join(dir);
+        let is_there =
+            |round| fs::read_dir(dir.join(format!("r{round}"))).map_or(0, Iterator::count);
+        if dir.is_symlink() { 0 } else { (0..4).map(is_there).sum() }
+    };
+    assert!(came("sub") + came("link") > 0, "some arrived");
+    den.assert_outside_untouched();
+}
+
 #[test]
 fn fault_28_a_full_file_system_says_so_and_goes_on_when_there_is_space() {
     let den = den_at("full", |dir| Some(tmpfs(&dir.join("full"), "size=1m,mode=700")));
