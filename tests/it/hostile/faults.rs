@@ -37,13 +37,15 @@ fn an_edit_at_any_moment_survives_replacement_and_removal() {
 /// The whole way in, many files at a time, while their parent leads outside every other moment.
 #[test]
 fn t3_a_parent_swapped_during_large_hydrations_takes_nothing_outside() {
-    use docket::apply::files::hydrate;
+    use docket::apply::files::{Bounds, hydrate};
     let den = den();
     let objects = den.dir.path().join("objects");
     let store = docket::objects::directory::Directory::open(&objects, "").expect("a store");
     let hostile = swap_sub(&den);
     let large = vec![7u8; 400_000];
-    let (floor, owner) = (docket::plan::MinFree::Bytes(0), (1000, 1000));
+    let turns = tokio::sync::Semaphore::new(16);
+    let bounds = Bounds { floor: docket::plan::MinFree::Bytes(0), turns: &turns };
+    let owner = (1000, 1000);
     for round in 0..4 {
         for number in 0..60 {
             let at = objects.join(format!("alice/case/files/sub/r{round}/{number}"));
@@ -54,7 +56,8 @@ fn t3_a_parent_swapped_during_large_hydrations_takes_nothing_outside() {
         let clock = docket::clock::WallClock;
         let spec =
             WorkspaceSpec { files: FilesSpec { eager_below: 1 << 30, ..spec().files }, ..spec() };
-        let _ = wait(hydrate(&den.local, &store, &clock, &den.place, &spec, owner, floor, None));
+        let (local, place) = (&den.local, &den.place);
+        let _ = wait(hydrate(local, &store, &clock, place, &spec, owner, bounds, None, &|_| ()));
     }
     drop(hostile);
     let came = |dir: &str| {
