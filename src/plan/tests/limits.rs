@@ -247,11 +247,15 @@ fn f49_one_that_keeps_ending_leaves_the_start_to_the_others() {
         "policy starts=1
          want aaa-one
          record aaa-one port=8001 noted=Error:1 fail=Run:Error@11:59:59+0
-         container aaa-one exited code=1 port=8001
+         container aaa-one exited port=8001 exit=1
          want bob-two
          record bob-two port=8002
          container bob-two created port=8002",
-        expect![[r#""#]],
+        expect![[r#"
+            aaa-one is Pending: limits.concurrentStarts (1) is reached: place 1 in the queue
+            bob-two is Starting: its container is made
+              start container c1
+        "#]],
     );
 }
 

@@ -177,12 +177,14 @@ fn end_state(rig: &Rig) -> std::collections::BTreeMap<String, Value> {
         let label = |name: &str| all[0]["Config"]["Labels"][format!("docket.dev/{name}")].clone();
         let (user, name) = (label("user"), label("session").as_str().unwrap().to_owned());
         let workspace = rig.workspace(user.as_str().unwrap(), "c");
-        let folders = std::fs::read_dir(workspace).unwrap().map(|entry| {
-            let name = entry.unwrap().file_name().into_string().unwrap();
-            name
-        });
-        let folders: std::collections::BTreeSet<_> =
-            folders.filter(|name| !name.starts_with("edit-")).collect();
+        let name_of = |entry: std::io::Result<std::fs::DirEntry>| {
+            entry.unwrap().file_name().into_string().unwrap()
+        };
+        let folders: std::collections::BTreeSet<_> = std::fs::read_dir(workspace)
+            .unwrap()
+            .map(name_of)
+            .filter(|name| !name.starts_with("edit-"))
+            .collect();
         let mut env: Vec<Value> = all[0]["Config"]["Env"].as_array().unwrap().clone();
         env.sort_by_key(ToString::to_string);
         let state = serde_json::json!({
@@ -196,6 +198,40 @@ fn end_state(rig: &Rig) -> std::collections::BTreeMap<String, Value> {
         (name, state)
     };
     rig.containers().into_iter().map(one).collect()
+}
+
+/// No workspace, no copy of docket's own, no port.
+fn nothing_is_left(rig: &mut Rig) {
+    for n in 0..10 {
+        assert!(!exists(&rig.path(&format!("workspaces/u{n}"))), "no workspace is left");
+    }
+    for own in ["records", "trash", "applied"] {
+        let left = std::fs::read_dir(rig.path(&format!("workspaces/.docket/{own}"))).unwrap();
+        let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        assert!(left.is_empty(), "{own} holds {left:?}");
+    }
+    // Every port is free again: as many sessions as ports find one each.
+    let ports = rig.ports.1 - rig.ports.0 + 1;
+    for n in 0..ports {
+        rig.write(&format!("p{n}.yaml"), &session(&format!("p{n}"), &format!("p{n}"), "c", ""));
+    }
+    for n in 0..ports {
+        rig.see("has a port", &format!("p{n}"), |view| condition(view, "PortReady").0 == "True");
+    }
+}
+
+/// The end state of ten sessions that nobody disturbs.
+fn undisturbed() -> std::collections::BTreeMap<String, Value> {
+    let mut calm = Rig::new("calm");
+    calm.start();
+    for n in 0..10 {
+        let name = format!("s{n}");
+        calm.write(&format!("{name}.yaml"), &session(&name, &format!("u{n}"), "c", ""));
+    }
+    for n in 0..10 {
+        calm.ready(&format!("s{n}"));
+    }
+    end_state(&calm)
 }
 
 #[test]
@@ -270,18 +306,7 @@ fn killed_at_many_moments_while_sessions_come_and_go_it_ends_where_an_undisturbe
     }
     assert_eq!(ports.len(), 10, "no shared port");
     assert_eq!(rig.containers().len(), 10, "{:?}", rig.containers());
-    // Somebody who was never disturbed and wants the same has the same.
-    let mut calm = Rig::new("calm");
-    calm.start();
-    for n in 0..10 {
-        let name = format!("s{n}");
-        calm.write(&format!("{name}.yaml"), &session(&name, &format!("u{n}"), "c", ""));
-    }
-    for n in 0..10 {
-        calm.ready(&format!("s{n}"));
-    }
-    assert_eq!(end_state(&rig), end_state(&calm));
-    drop(calm);
+    assert_eq!(end_state(&rig), undisturbed());
     for (user, path, text) in &edits {
         rig.until(&format!("{user}/{path} is stored"), |rig| {
             stored(rig, user, "c", path).as_deref() == Some(text)
@@ -297,22 +322,7 @@ fn killed_at_many_moments_while_sessions_come_and_go_it_ends_where_an_undisturbe
         }
         rig.containers().is_empty() && rig.docket(&["get", "-o", "name"]).stdout.trim().is_empty()
     });
-    for n in 0..10 {
-        assert!(!exists(&rig.path(&format!("workspaces/u{n}"))), "no workspace is left");
-    }
-    for own in ["records", "trash", "applied"] {
-        let left = std::fs::read_dir(rig.path(&format!("workspaces/.docket/{own}"))).unwrap();
-        let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
-        assert!(left.is_empty(), "{own} holds {left:?}");
-    }
-    // Every port is free again: as many sessions as ports find one each.
-    let ports = rig.ports.1 - rig.ports.0 + 1;
-    for n in 0..ports {
-        rig.write(&format!("p{n}.yaml"), &session(&format!("p{n}"), &format!("p{n}"), "c", ""));
-    }
-    for n in 0..ports {
-        rig.see("has a port", &format!("p{n}"), |view| condition(view, "PortReady").0 == "True");
-    }
+    nothing_is_left(&mut rig);
     println!("{kills} kills, {} edits, none lost", edits.len());
     assert!(edits.len() >= kills as usize / 20, "too few to say anything: {}", edits.len());
 }
