@@ -1,7 +1,7 @@
 //! The decisions, all of them. Pure and infallible: the same input always gives the same plan.
 //!
-//! 1. [`plan`] walks all sessions in the order of their names and hands out what is scarce
-//!    (ports, places, starts) as it goes.
+//! 1. [`plan`] walks all sessions in the order of their names, those whose container keeps ending
+//!    last, and hands out what is scarce (ports, places, starts) as it goes.
 //! 2. [`session`] decides for one session: admit, hold, keep or end.
 //! 3. `keep` is a session that is wanted, `end` one on its way out; `container` looks at the
 //!    container itself.
@@ -176,11 +176,17 @@ pub type Plan = BTreeMap<SessionName, SessionPlan>;
 /// Decides for all sessions.
 pub fn plan(input: &Input<'_>) -> Plan {
     let mut scarce = Scarce::count(input);
-    input
-        .sessions
-        .iter()
+    let mut all: Vec<_> = input.sessions.iter().collect();
+    all.sort_by_key(|(_, one)| turn(one));
+    all.into_iter()
         .map(|(name, one)| ((*name).clone(), session(input, &mut scarce, name, one)))
         .collect()
+}
+
+/// Whose turn comes first where something is scarce: one whose container keeps ending waits for
+/// all others, or a few of them would take every start there is.
+pub fn turn(one: &Session) -> bool {
+    one.record.as_ref().is_some_and(|record| record.failures.contains_key(&Operation::Run))
 }
 
 /// Decides for one session; what is scarce is taken from `scarce`.

@@ -103,7 +103,7 @@ async fn nobody_at_the_socket_is_unreachable_and_says_where() {
 }
 
 #[tokio::test]
-async fn an_engine_that_is_too_old_is_refused_before_any_call() {
+async fn f10_an_engine_that_is_too_old_is_refused_before_any_call() {
     let engine = Scripted::new(|_| json(200, r#"{"Version": "19.03", "ApiVersion": "1.40"}"#));
     let error = engine.docker.list().await.unwrap_err();
     assert_eq!(error.kind, EngineErrorKind::TooOld, "{error}");

@@ -269,7 +269,7 @@ async fn a_store_that_lost_its_last_batches_is_not_trusted_even_if_it_adds_up() 
 }
 
 #[tokio::test]
-async fn a_store_of_a_newer_docket_stays_where_it_is() {
+async fn f50_a_store_of_a_newer_docket_stays_where_it_is() {
     let state = tempfile::tempdir().unwrap();
     drop(open(&state));
     let sled = sled::open(db(&state)).unwrap();

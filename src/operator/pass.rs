@@ -129,9 +129,11 @@ where
         };
         let mut scarce = Scarce::count(&input);
         let now = Instant::now();
-        dirty
-            .iter()
-            .filter_map(|name| self.live.get_key_value(name))
+        let mut turns: Vec<_> =
+            dirty.iter().filter_map(|name| self.live.get_key_value(name)).collect();
+        turns.sort_by_key(|(_, live)| crate::plan::turn(&live.session));
+        turns
+            .into_iter()
             .filter(|(_, live)| live.main.is_none())
             .filter(|(_, live)| live.not_before.is_none_or(|at| at <= now))
             .map(|(name, live)| {
@@ -338,7 +340,8 @@ where
         }
         let overtaken = std::mem::take(&mut self.overtaken).into_keys();
         self.dirty.extend(overtaken);
-        if before != (self.is_short(), self.engine_started, self.listing()) {
+        let after = (self.is_short(), self.engine_started, self.listing());
+        if before != after || after.0 == Some(true) {
             self.dirty.extend(self.live.keys().cloned());
         }
         self.mark_unsettled();

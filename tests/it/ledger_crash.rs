@@ -184,7 +184,7 @@ fn made(state: &Path) {
 
 /// Rows 1 and 2.
 #[test]
-fn what_was_acknowledged_survives_kill_9_at_any_time() {
+fn f2_what_was_acknowledged_survives_kill_9_at_any_time() {
     if let Some(state) = child() {
         let ledger = Sled::open(&state).unwrap();
         block(work(&ledger, || ()));
@@ -196,7 +196,7 @@ fn what_was_acknowledged_survives_kill_9_at_any_time() {
     let mut random = SmallRng::seed_from_u64(1);
     let mut all = BTreeMap::new();
     for round in 0..40 {
-        let mut child = again(&[], "what_was_acknowledged_survives_kill_9_at_any_time", &state)
+        let mut child = again(&[], "f2_what_was_acknowledged_survives_kill_9_at_any_time", &state)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -224,8 +224,8 @@ fn what_was_acknowledged_survives_kill_9_at_any_time() {
 
 /// Row 3. `EXT4_IOC_SHUTDOWN` drops what the file system has not put on the disk yet.
 #[test]
-fn what_was_acknowledged_survives_a_power_cut() {
-    const NAME: &str = "what_was_acknowledged_survives_a_power_cut";
+fn f3_what_was_acknowledged_survives_a_power_cut() {
+    const NAME: &str = "f3_what_was_acknowledged_survives_a_power_cut";
     let Some(dir) = child() else {
         let dir = tempfile::tempdir().unwrap();
         return run_again(&["unshare", "--mount"], NAME, dir.path());
@@ -320,9 +320,9 @@ fn f27_a_full_disk_stops_writes_and_is_forgiven_without_a_restart() {
 
 /// Rows 27 and 29: the system refuses a write in the middle of a batch. sled never forgives that.
 #[test]
-fn a_refused_write_is_undone_and_forgiven_without_a_restart() {
+fn f29_a_refused_write_is_undone_and_forgiven_without_a_restart() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    const NAME: &str = "a_refused_write_is_undone_and_forgiven_without_a_restart";
+    const NAME: &str = "f29_a_refused_write_is_undone_and_forgiven_without_a_restart";
     let Some(state) = child() else {
         let dir = tempfile::tempdir().unwrap();
         // A file over the limit is an error then, not the end of the process.

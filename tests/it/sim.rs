@@ -11,6 +11,7 @@
 mod bugs;
 mod check;
 mod contract;
+mod each;
 mod run;
 mod scenario;
 mod site;

@@ -147,7 +147,7 @@ fn a_created_container_is_removed() {
 }
 
 #[test]
-fn fault_16_a_paused_container_is_stopped() {
+fn f16_a_paused_container_is_stopped() {
     check(
         "gone ann-one
          record ann-one port=8001
@@ -218,7 +218,7 @@ fn a_missing_image_does_not_hold_up_the_end() {
 }
 
 #[test]
-fn fault_19_a_failing_store_holds_up_the_end_and_not_the_stop() {
+fn f19_a_failing_store_holds_up_the_end_and_not_the_stop() {
     check(
         "gone ann-one
          record ann-one port=8001 ending= fail=Sync*3:StoreUnavailable
@@ -232,7 +232,7 @@ fn fault_19_a_failing_store_holds_up_the_end_and_not_the_stop() {
 }
 
 #[test]
-fn fault_19_nothing_is_removed_while_the_store_fails() {
+fn f19_nothing_is_removed_while_the_store_fails() {
     check(
         "gone ann-one
          record ann-one port=8001 ending=presynced fail=Sync*3:StoreUnavailable
@@ -314,7 +314,7 @@ fn an_engine_that_does_not_answer_ends_nothing() {
 }
 
 #[test]
-fn fault_45_a_replaced_workspace_is_not_synced_and_not_removed() {
+fn f45_a_replaced_workspace_is_not_synced_and_not_removed() {
     check(
         "gone ann-one
          record ann-one port=8001 ending=presynced
@@ -327,7 +327,7 @@ fn fault_45_a_replaced_workspace_is_not_synced_and_not_removed() {
 }
 
 #[test]
-fn fault_45_a_missing_workspace_is_held_until_discard() {
+fn f45_a_missing_workspace_is_held_until_discard() {
     check(
         "gone ann-one
          record ann-one port=8001 ending=presynced
@@ -340,7 +340,7 @@ fn fault_45_a_missing_workspace_is_held_until_discard() {
 }
 
 #[test]
-fn fault_45_discard_ends_a_session_whose_workspace_was_replaced() {
+fn f45_discard_ends_a_session_whose_workspace_was_replaced() {
     check(
         "gone ann-one
          record ann-one port=8001 ending=discard

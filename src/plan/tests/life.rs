@@ -156,7 +156,7 @@ fn a_started_container_has_its_whole_startup_budget() {
 }
 
 #[test]
-fn fault_17_a_container_that_never_answers_is_stopped_at_the_budget() {
+fn f17_a_container_that_never_answers_is_stopped_at_the_budget() {
     check(
         "want ann-one
          record ann-one port=8001
@@ -244,7 +244,7 @@ fn an_engine_that_does_not_answer_admits_nobody() {
 }
 
 #[test]
-fn fault_11_a_missing_image_leaves_no_half_session() {
+fn f11_a_missing_image_leaves_no_half_session() {
     check(
         "want ann-one
          record ann-one bare port=8001 fail=Image*2:ImageMissing@11:59:50+20",
@@ -269,7 +269,7 @@ fn an_image_that_vanished_after_it_was_pinned_is_fetched_again() {
 }
 
 #[test]
-fn fault_15_a_container_removed_by_hand_is_made_again() {
+fn f15_a_container_removed_by_hand_is_made_again() {
     check(
         "want ann-one
          record ann-one port=8001 attempt=2 ready",
@@ -283,7 +283,7 @@ fn fault_15_a_container_removed_by_hand_is_made_again() {
 }
 
 #[test]
-fn fault_16_a_paused_container_is_thawed() {
+fn f16_a_paused_container_is_thawed() {
     check(
         "want ann-one
          record ann-one port=8001 ready
@@ -296,7 +296,7 @@ fn fault_16_a_paused_container_is_thawed() {
 }
 
 #[test]
-fn fault_18_limits_changed_by_hand_are_set_back() {
+fn f18_limits_changed_by_hand_are_set_back() {
     check(
         "want ann-one
          record ann-one port=8001 ready
@@ -309,7 +309,7 @@ fn fault_18_limits_changed_by_hand_are_set_back() {
 }
 
 #[test]
-fn fault_45_a_replaced_workspace_holds() {
+fn f45_a_replaced_workspace_holds() {
     check(
         "want ann-one
          record ann-one port=8001 ready synced=11:00:00
@@ -322,7 +322,7 @@ fn fault_45_a_replaced_workspace_holds() {
 }
 
 #[test]
-fn fault_45_a_missing_workspace_holds() {
+fn f45_a_missing_workspace_holds() {
     check(
         "want ann-one
          record ann-one port=8001 synced=11:00:00
@@ -489,7 +489,7 @@ fn a_sync_that_failed_waits_for_its_time_even_if_asked_for() {
 }
 
 #[test]
-fn fault_46_a_clock_that_went_back_blocks_no_gate() {
+fn f46_a_clock_that_went_back_blocks_no_gate() {
     check(
         "want ann-one
          record ann-one port=8001 fail=Create*3:CreateFailed@13:00:00+60 synced=13:00:00",
@@ -502,7 +502,7 @@ fn fault_46_a_clock_that_went_back_blocks_no_gate() {
 }
 
 #[test]
-fn fault_46_a_clock_that_went_back_blocks_no_port() {
+fn f46_a_clock_that_went_back_blocks_no_port() {
     check(
         "policy ports=8001-8001
          quarantine 8001 until=13:00:00

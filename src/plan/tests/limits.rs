@@ -25,7 +25,7 @@ fn an_exhausted_pool_says_so_and_waits() {
 }
 
 #[test]
-fn fault_13_a_contested_port_is_quarantined_and_the_next_is_taken() {
+fn f13_a_contested_port_is_quarantined_and_the_next_is_taken() {
     check(
         "quarantine 8001
          want ann-one
@@ -42,7 +42,7 @@ fn fault_13_a_contested_port_is_quarantined_and_the_next_is_taken() {
 }
 
 #[test]
-fn fault_13_a_run_of_held_ports_is_passed_even_if_earlier_quarantines_are_over() {
+fn f13_a_run_of_held_ports_is_passed_even_if_earlier_quarantines_are_over() {
     check(
         "quarantine 8005
          want ann-one
@@ -59,7 +59,7 @@ fn fault_13_a_run_of_held_ports_is_passed_even_if_earlier_quarantines_are_over()
 }
 
 #[test]
-fn fault_13_a_port_that_stays_contested_five_times_waits() {
+fn f13_a_port_that_stays_contested_five_times_waits() {
     check(
         "quarantine 8001
          want ann-one
@@ -237,6 +237,24 @@ fn only_so_many_start_at_once() {
               resolve image web
               create workspace
               hydrate files
+        "#]],
+    );
+}
+
+#[test]
+fn f49_one_that_keeps_ending_leaves_the_start_to_the_others() {
+    check(
+        "policy starts=1
+         want aaa-one
+         record aaa-one port=8001 noted=Error:1 fail=Run:Error@11:59:59+0
+         container aaa-one exited port=8001 exit=1
+         want bob-two
+         record bob-two port=8002
+         container bob-two created port=8002",
+        expect![[r#"
+            aaa-one is Pending: limits.concurrentStarts (1) is reached: place 1 in the queue
+            bob-two is Starting: its container is made
+              start container c1
         "#]],
     );
 }

@@ -5,7 +5,7 @@ use expect_test::expect;
 use super::check;
 
 #[test]
-fn fault_14_an_exit_is_noted_before_anything_is_done_about_it() {
+fn f14_an_exit_is_noted_before_anything_is_done_about_it() {
     check(
         "want ann-one
          record ann-one port=8001 ready
@@ -90,7 +90,7 @@ fn a_stop_asked_for_before_this_start_explains_nothing() {
 }
 
 #[test]
-fn fault_7_an_engine_restart_is_no_penalty() {
+fn f7_an_engine_restart_is_no_penalty() {
     check(
         "engine since=11:59:05
          want ann-one

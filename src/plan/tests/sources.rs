@@ -15,7 +15,7 @@ fn a_refused_spec_makes_nothing() {
 }
 
 #[test]
-fn fault_31_a_broken_edit_keeps_the_last_good_spec() {
+fn f31_a_broken_edit_keeps_the_last_good_spec() {
     check(
         "held ann-one InvalidSpec
          record ann-one port=8001 ready
@@ -27,7 +27,7 @@ fn fault_31_a_broken_edit_keeps_the_last_good_spec() {
 }
 
 #[test]
-fn fault_31_a_refused_edit_keeps_the_last_good_spec() {
+fn f31_a_refused_edit_keeps_the_last_good_spec() {
     check(
         "refused ann-one LimitExceeded
          record ann-one port=8001 ready
@@ -39,7 +39,7 @@ fn fault_31_a_refused_edit_keeps_the_last_good_spec() {
 }
 
 #[test]
-fn fault_33_a_missing_directory_holds() {
+fn f33_a_missing_directory_holds() {
     check(
         "held ann-one SourceUnreadable
          record ann-one port=8001 ready
@@ -51,7 +51,7 @@ fn fault_33_a_missing_directory_holds() {
 }
 
 #[test]
-fn fault_33_a_held_session_is_still_kept_alive() {
+fn f33_a_held_session_is_still_kept_alive() {
     check(
         "held ann-one SourceUnreadable
          record ann-one port=8001 noted=Killed:137 fail=Run:Killed@11:59:59+0
@@ -64,7 +64,7 @@ fn fault_33_a_held_session_is_still_kept_alive() {
 }
 
 #[test]
-fn fault_34_two_files_with_one_name_make_nothing() {
+fn f34_two_files_with_one_name_make_nothing() {
     check(
         "held ann-one DuplicateName",
         expect![[r#"
@@ -242,7 +242,7 @@ fn max_age_ends_the_container_and_keeps_the_rest() {
 }
 
 #[test]
-fn fault_46_a_clock_that_jumps_ends_one_session_a_look() {
+fn f46_a_clock_that_jumps_ends_one_session_a_look() {
     check(
         "class maxage=3600
          want ann-one

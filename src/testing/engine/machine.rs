@@ -129,11 +129,28 @@ pub struct Seen {
     pub env: BTreeMap<String, String>,
     /// Its host port.
     pub port: Option<u16>,
-    /// Whether it has the hardening it was asked for with.
-    pub hardened: bool,
     /// Its limits.
     pub resources: Resources,
     /// Sources of its mounts.
+    pub mounts: Vec<PathBuf>,
+}
+
+/// A container, as far as what may never be is about it.
+#[derive(Clone, Debug)]
+pub struct Brief {
+    /// Its name.
+    pub name: String,
+    /// Label `docket.dev/session`.
+    pub session: String,
+    /// Label `docket.dev/uid`.
+    pub uid: String,
+    /// Label `docket.dev/attempt`.
+    pub attempt: String,
+    /// Whether a process of it lives.
+    pub alive: bool,
+    /// Whether it has the hardening it was asked for with.
+    pub hardened: bool,
+    /// What is mounted from the host.
     pub mounts: Vec<PathBuf>,
 }
 
@@ -179,7 +196,6 @@ impl Vessel {
         Seen {
             id: id.clone(),
             name: self.request.name.clone(),
-            hardened: self.hardened,
             installation: self.label(LABEL_INSTALLATION).to_owned(),
             session: self.label(LABEL_SESSION).to_owned(),
             uid: self.label(LABEL_UID).to_owned(),
@@ -278,6 +294,23 @@ impl Machine {
             (one.label(LABEL_INSTALLATION).to_owned(), one.label(LABEL_SESSION).to_owned());
         let told = Told::Container { id: id.clone(), installation, session, action };
         let _nobody_listens = self.events.send(told);
+    }
+
+    /// The containers of an installation, as far as what may never be is about them.
+    pub fn briefly(&self, installation: &str) -> Vec<Brief> {
+        let state = self.state();
+        let own = state.containers.values();
+        let own = own.filter(|one| one.label(LABEL_INSTALLATION) == installation);
+        own.map(|one| Brief {
+            name: one.request.name.clone(),
+            session: one.label(LABEL_SESSION).to_owned(),
+            uid: one.label(LABEL_UID).to_owned(),
+            attempt: one.label(LABEL_ATTEMPT).to_owned(),
+            alive: is_alive(one.state),
+            hardened: one.hardened,
+            mounts: one.request.mounts.iter().map(|mount| mount.source.clone()).collect(),
+        })
+        .collect()
     }
 
     /// Everything there is, by id.

@@ -69,6 +69,89 @@ fn the_whole_state_directory_can_be_lost() {
 }
 
 #[test]
+fn what_was_applied_comes_back_after_the_state_directory_is_lost() {
+    let mut rig = Rig::new("applied");
+    rig.start();
+    let text =
+        [super::rig::class("applied", ""), session("ann-one", "ann", "one", "")].join("---\n");
+    let file = rig.path("applied.yaml");
+    std::fs::write(&file, text.replace("class: legal", "class: applied")).unwrap();
+    rig.ok(&["apply", "-f", file.to_str().unwrap()]);
+    let before = rig.ready("ann-one");
+    rig.kill();
+    std::fs::remove_dir_all(rig.path("state")).unwrap();
+    rig.start();
+    let after = rig.see("is taken up again", "ann-one", |view| {
+        is_ready(view) && condition(view, "Accepted").0 == "True"
+    });
+    assert_eq!(condition(&after, "PruneHeld").0, "", "its source is seen");
+    assert_eq!(after["metadata"]["uid"], before["metadata"]["uid"]);
+    assert_eq!(after["status"]["container"]["id"], before["status"]["container"]["id"]);
+    let sources = rig.ok(&["get", "sources"]);
+    assert!(sources.contains("applied"), "{sources}");
+    rig.ok(&["delete", "ann-one"]);
+    rig.gone("ann-one");
+    let copies = rig.path("workspaces/.docket/applied");
+    let left: Vec<_> = std::fs::read_dir(copies).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["sessionclass.applied"]);
+}
+
+/// What it saw before it was frozen is not what is there afterwards.
+#[test]
+fn f47_a_frozen_operator_looks_again_before_it_acts() {
+    let mut rig = Rig::new("frozen");
+    rig.start();
+    rig.write("a.yaml", &session("ann-one", "ann", "one", ""));
+    rig.write("b.yaml", &session("bob-two", "bob", "two", ""));
+    let (one, two) = (rig.ready("ann-one"), rig.ready("bob-two"));
+    let id = |view: &Value| view["status"]["container"]["id"].as_str().unwrap().to_owned();
+    rig.signal("STOP");
+    // One ends and is back before anybody can have looked; the other one goes with its file and
+    // is wanted again.
+    super::rig::run("docker", &["kill", &id(&one)]);
+    super::rig::run("docker", &["start", &id(&one)]);
+    super::rig::run("docker", &["rm", "-f", &id(&two)]);
+    rig.remove("b.yaml");
+    rig.write("b.yaml", &session("bob-two", "bob", "two", ""));
+    rig.signal("CONT");
+    let two_again = rig.see("is made again", "bob-two", |view| {
+        is_ready(view) && view["status"]["container"]["id"] != two["status"]["container"]["id"]
+    });
+    assert_eq!(two_again["metadata"]["uid"], two["metadata"]["uid"], "it never ended");
+    let one_again = rig.ready("ann-one");
+    assert_eq!(one_again["status"]["container"]["id"], one["status"]["container"]["id"]);
+    assert_eq!(one_again["status"]["container"]["restarts"], 0, "nobody restarted it");
+    assert_eq!(rig.containers().len(), 2);
+}
+
+#[test]
+fn f48_few_descriptors_slow_it_down_and_break_nothing() {
+    let mut rig = Rig::new("few");
+    rig.through = ["prlimit", "--nofile=80:80"].map(str::to_owned).to_vec();
+    rig.start();
+    for n in 0..6 {
+        rig.write(&format!("s{n}.yaml"), &session(&format!("s{n}"), &format!("u{n}"), "c", ""));
+    }
+    for n in 0..6 {
+        let view = rig.ready(&format!("s{n}"));
+        http(&view, "POST", "/write?path=drafts/kept.txt", "kept");
+    }
+    for n in 0..6 {
+        let user = format!("u{n}");
+        rig.until("the edit is stored", |rig| {
+            stored(rig, &user, "c", "drafts/kept.txt").as_deref() == Some("kept")
+        });
+    }
+    assert_eq!(rig.containers().len(), 6);
+    for n in 0..6 {
+        rig.remove(&format!("s{n}.yaml"));
+    }
+    for n in 0..6 {
+        rig.gone(&format!("s{n}"));
+    }
+}
+
+#[test]
 fn f4_a_second_operator_is_refused_and_names_the_first() {
     let mut rig = Rig::new("second");
     rig.start();
@@ -81,6 +164,74 @@ fn f4_a_second_operator_is_refused_and_names_the_first() {
     assert_eq!(out.status.code(), Some(1), "{said}");
     assert!(said.contains("pid"), "{said}");
     rig.ok(&["get"]);
+}
+
+/// What is there of each session, but for what differs between any two runs: ids, ports, uids,
+/// attempts, and what tenants wrote.
+fn end_state(rig: &Rig) -> std::collections::BTreeMap<String, Value> {
+    let ours = |text: &str| text.replace(&rig.installation, "INSTALLATION");
+    let one = |(id, _, _): (String, String, String)| {
+        let said = super::rig::run("docker", &["inspect", &id]);
+        let all: Value = serde_json::from_str(&ours(&said)).unwrap();
+        let host = &all[0]["HostConfig"];
+        let label = |name: &str| all[0]["Config"]["Labels"][format!("docket.dev/{name}")].clone();
+        let (user, name) = (label("user"), label("session").as_str().unwrap().to_owned());
+        let workspace = rig.workspace(user.as_str().unwrap(), "c");
+        let name_of = |entry: std::io::Result<std::fs::DirEntry>| {
+            entry.unwrap().file_name().into_string().unwrap()
+        };
+        let folders: std::collections::BTreeSet<_> = std::fs::read_dir(workspace)
+            .unwrap()
+            .map(name_of)
+            .filter(|name| !name.starts_with("edit-"))
+            .collect();
+        let mut env: Vec<Value> = all[0]["Config"]["Env"].as_array().unwrap().clone();
+        env.sort_by_key(ToString::to_string);
+        let state = serde_json::json!({
+            "user": user, "case": label("case"), "image": all[0]["Image"], "env": env,
+            "running": all[0]["State"]["Running"], "memory": host["Memory"],
+            "pids": host["PidsLimit"], "caps": [host["CapDrop"], host["CapAdd"]],
+            "options": host["SecurityOpt"], "init": host["Init"], "network": host["NetworkMode"],
+            "tmpfs": host["Tmpfs"], "mounted": all[0]["Mounts"][0]["Destination"],
+            "folders": folders,
+        });
+        (name, state)
+    };
+    rig.containers().into_iter().map(one).collect()
+}
+
+/// No workspace, no copy of docket's own, no port.
+fn nothing_is_left(rig: &mut Rig) {
+    for n in 0..10 {
+        assert!(!exists(&rig.path(&format!("workspaces/u{n}"))), "no workspace is left");
+    }
+    for own in ["records", "trash", "applied"] {
+        let left = std::fs::read_dir(rig.path(&format!("workspaces/.docket/{own}"))).unwrap();
+        let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        assert!(left.is_empty(), "{own} holds {left:?}");
+    }
+    // Every port is free again: as many sessions as ports find one each.
+    let ports = rig.ports.1 - rig.ports.0 + 1;
+    for n in 0..ports {
+        rig.write(&format!("p{n}.yaml"), &session(&format!("p{n}"), &format!("p{n}"), "c", ""));
+    }
+    for n in 0..ports {
+        rig.see("has a port", &format!("p{n}"), |view| condition(view, "PortReady").0 == "True");
+    }
+}
+
+/// The end state of ten sessions that nobody disturbs.
+fn undisturbed() -> std::collections::BTreeMap<String, Value> {
+    let mut calm = Rig::new("calm");
+    calm.start();
+    for n in 0..10 {
+        let name = format!("s{n}");
+        calm.write(&format!("{name}.yaml"), &session(&name, &format!("u{n}"), "c", ""));
+    }
+    for n in 0..10 {
+        calm.ready(&format!("s{n}"));
+    }
+    end_state(&calm)
 }
 
 #[test]
@@ -155,6 +306,7 @@ fn killed_at_many_moments_while_sessions_come_and_go_it_ends_where_an_undisturbe
     }
     assert_eq!(ports.len(), 10, "no shared port");
     assert_eq!(rig.containers().len(), 10, "{:?}", rig.containers());
+    assert_eq!(end_state(&rig), undisturbed());
     for (user, path, text) in &edits {
         rig.until(&format!("{user}/{path} is stored"), |rig| {
             stored(rig, user, "c", path).as_deref() == Some(text)
@@ -170,7 +322,7 @@ fn killed_at_many_moments_while_sessions_come_and_go_it_ends_where_an_undisturbe
         }
         rig.containers().is_empty() && rig.docket(&["get", "-o", "name"]).stdout.trim().is_empty()
     });
-    assert!(!exists(&rig.path("workspaces/u0")), "no workspace is left");
+    nothing_is_left(&mut rig);
     println!("{kills} kills, {} edits, none lost", edits.len());
     assert!(edits.len() >= kills as usize / 20, "too few to say anything: {}", edits.len());
 }

@@ -153,6 +153,12 @@ impl Rig {
         }
     }
 
+    /// Sends the operator a signal, by its name.
+    pub fn signal(&self, name: &str) {
+        let pid = self.operator.as_ref().unwrap().id().to_string();
+        run("kill", &[&format!("-{name}"), &pid]);
+    }
+
     /// SIGTERM; the exit code and how long it took.
     pub fn term(&mut self) -> (Option<i32>, Duration) {
         let mut child = self.operator.take().unwrap();

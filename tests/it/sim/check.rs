@@ -14,7 +14,7 @@ use super::site::{Site, names, session_name};
 /// Whether an effect of this name can break anything.
 pub fn changes(operation: &str) -> bool {
     const LOOKS: &[&str] = &["list", "inspect", "look", "scan", "read", "head", "get", "probe"];
-    !LOOKS.iter().any(|look| operation.split(' ').any(|word| word == *look))
+    !operation.split(' ').any(|word| LOOKS.contains(&word))
 }
 
 /// What must hold at any time.
@@ -22,11 +22,11 @@ pub fn invariants(site: &Site, operation: &str) {
     for wrong in site.machine.wrongs() {
         site.wrong(wrong);
     }
-    let own: Vec<Seen> = own(site);
+    let own = site.machine.briefly(site.name);
     let mut live: BTreeMap<&str, u32> = BTreeMap::new();
     let mut numbers: BTreeSet<(&str, &str)> = BTreeSet::new();
     for one in &own {
-        if one.is_alive() {
+        if one.alive {
             if !one.hardened {
                 site.wrong(format!("{} runs without its hardening after {operation}", one.name));
             }
@@ -64,7 +64,7 @@ pub fn invariants(site: &Site, operation: &str) {
             }
         }
         // A lost ledger is rebuilt in a while; what runs, runs on.
-        for one in own.iter().filter(|one| one.is_alive() && !site.forgetful) {
+        for one in own.iter().filter(|one| one.alive && !site.forgetful) {
             if !records.keys().any(|uid| uid.as_str() == one.uid) {
                 site.wrong(format!("{} runs without a record after {operation}", one.name));
             }
@@ -72,7 +72,7 @@ pub fn invariants(site: &Site, operation: &str) {
     });
     let spaces: BTreeSet<_> =
         site.disk.spaces().iter().map(|(user, case)| site.disk.path(user, case)).collect();
-    for one in own.iter().filter(|one| one.is_alive()) {
+    for one in own.iter().filter(|one| one.alive) {
         if !one.mounts.iter().all(|mount| spaces.contains(mount)) {
             site.wrong(format!("{} lost its workspace while it runs, after {operation}", one.name));
         }
@@ -100,9 +100,15 @@ pub async fn watch(site: Arc<Site>) {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
+        let mut before = std::sync::Arc::default();
         while handle.sessions.changed().await.is_ok() {
             let snapshot = handle.sessions.borrow_and_update().clone();
-            for view in snapshot.values() {
+            let known: docket::operator::handle::Snapshot =
+                std::mem::replace(&mut before, Arc::clone(&snapshot));
+            let is_new = |(name, view): &(_, &Arc<SessionView>)| {
+                known.get(*name).is_none_or(|known| !Arc::ptr_eq(known, view))
+            };
+            for (_, view) in snapshot.iter().filter(is_new) {
                 for wrong in rules(view) {
                     let plan = view.status.plan.replace('\n', " |");
                     site.wrong(format!("status of {}: {wrong}; {plan}", view.metadata.name));

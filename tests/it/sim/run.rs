@@ -81,6 +81,8 @@ async fn story(config: &Config) -> Outcome {
             cuts: AtomicU64::new(0),
             bug: config.bug,
             forgetful,
+            first_cut: None,
+            ports: (8001, 8016),
         })
     };
     let sites: Vec<Arc<Site>> =
@@ -124,7 +126,7 @@ async fn story(config: &Config) -> Outcome {
 }
 
 /// Waits until all is as wanted, and sees that it stays so.
-async fn converge(sky: &Arc<Sky>, sites: &[Arc<Site>]) {
+pub async fn converge(sky: &Arc<Sky>, sites: &[Arc<Site>]) {
     let bad =
         |sites: &[Arc<Site>]| sites.iter().any(|site| !site.wrongs.lock().unwrap().is_empty());
     let end = sky.now() + BOUND;

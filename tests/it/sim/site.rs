@@ -1,5 +1,6 @@
 //! One installation: its specs, its durable state, and the lives of its operator.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -71,6 +72,10 @@ pub struct Site {
     pub bug: Option<Bug>,
     /// Now and then its state directory is lost.
     pub forgetful: bool,
+    /// Its first life is cut at this point, and no other one; `None`: the weather decides.
+    pub first_cut: Option<u64>,
+    /// First and last host port.
+    pub ports: (u16, u16),
 }
 
 /// How a life ended.
@@ -117,10 +122,10 @@ impl Site {
         Sources { root: "specs".to_owned(), trouble, files }
     }
 
-    fn settings() -> Settings {
+    fn settings(&self) -> Settings {
         let capabilities = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"];
         let capabilities = capabilities.map(str::to_owned).into();
-        let bounds = Bounds { ports: (8001, 8016), capabilities, ..Bounds::default() };
+        let bounds = Bounds { ports: self.ports, capabilities, ..Bounds::default() };
         Settings {
             policy: Policy {
                 bounds,
@@ -141,7 +146,11 @@ impl Site {
         let mut number = 0_u64;
         while !over.is_cancelled() {
             number += 1;
-            let cut_at = if self.sky.is_calm() { 0 } else { 1 + self.sky.below(700) };
+            let cut_at = match self.first_cut {
+                Some(first) => first * u64::from(number == 1),
+                None if self.sky.is_calm() => 0,
+                None => 1 + self.sky.below(700),
+            };
             if self.forgetful && !self.sky.is_calm() && self.sky.below(8) == 0 {
                 self.sky.note(format_args!("== {} its state directory is lost", self.name));
                 self.ledger.lose();
@@ -217,7 +226,7 @@ impl Site {
         let (operator, handle) = Operator::new(
             doors,
             Arc::new(probe),
-            Self::settings(),
+            self.settings(),
             rebuilt,
             listings,
             new_settings,
@@ -247,7 +256,9 @@ impl Site {
         let mut running = tokio::spawn(operator.run(shutdown.clone()));
         // Now and then it is asked to end before it is cut.
         let asked = match self.sky.below(3) {
-            0 if !self.sky.is_calm() => Duration::from_secs(1 + self.sky.below(90)),
+            0 if !self.sky.is_calm() && self.first_cut.is_none() => {
+                Duration::from_secs(1 + self.sky.below(90))
+            }
             _ => Duration::from_secs(1 << 30),
         };
         let sleep = tokio::time::sleep(asked);
@@ -293,13 +304,18 @@ impl Site {
     }
 }
 
+/// A file as the watcher would tell it. What was read once is told as the same again.
 fn file(path: &str, text: &str) -> SourceFile {
-    let parsed = docket::spec::parse_file(path, text.as_bytes());
-    assert!(parsed.complaints.is_empty(), "{:?} in {text}", parsed.complaints);
-    SourceFile::Parsed {
-        objects: Arc::new(parsed.objects.into_iter().map(|located| located.object).collect()),
-        revision: String::new(),
+    thread_local! {
+        static READ: RefCell<BTreeMap<(String, String), SourceFile>> = RefCell::default();
     }
+    READ.with_borrow_mut(|read| {
+        let known = read.entry((path.to_owned(), text.to_owned()));
+        let anew = || docket::spec::read_source(path, text.as_bytes());
+        let file = known.or_insert_with(anew).clone();
+        assert!(matches!(file, SourceFile::Parsed { .. }), "{file:?} in {text}");
+        file
+    })
 }
 
 fn class() -> String {
