@@ -256,13 +256,10 @@ fn fill(directory: &Path, files: usize, size: usize, seed: u64) {
     }
 }
 
-/// What others hold of this server's objects and this machine's files goes; so does what waits to
-/// be written, which the next one would have to wait for.
-fn settle(gone: &[&Path]) {
+fn remove(gone: &[&Path]) {
     for path in gone {
         let _never_made = std::fs::remove_dir_all(path);
     }
-    let _synced = Command::new("sync").status();
 }
 
 struct Bench {
@@ -289,7 +286,6 @@ impl Bench {
         self.docket.ask(&format!("make {case}"));
         let source = self.docket.out(&case);
         fill(&source, files, size, n as u64 + 1);
-        settle(&[]);
         let (from, remote) = (source.to_str().unwrap().to_owned(), format!("b:{BUCKET}/r/{case}"));
         let url = format!("s3://{BUCKET}/a/{case}");
         let came = self.root.join("came");
@@ -300,13 +296,12 @@ impl Bench {
         if files > 1 {
             self.unchanged(&case, &from, &remote, &url, files);
         }
-        settle(&[]);
         self.ours(rows[1], &format!("down {case}"), files);
-        settle(&[&self.docket.came(&case)]);
+        remove(&[&self.docket.came(&case)]);
         self.times.add(rows[1], "rclone", self.peers.rclone(&remote, &into));
-        settle(&[&came]);
+        remove(&[&came]);
         self.times.add(rows[1], "aws", self.peers.aws(&["cp", "--recursive", &url, &into]));
-        settle(&[&came, &source]);
+        remove(&[&came, &source]);
     }
 
     fn unchanged(&mut self, case: &str, from: &str, remote: &str, url: &str, files: usize) {

@@ -151,7 +151,8 @@ pub fn local(rig: &Rig, user: &str, case: &str, path: &str) -> Option<String> {
 }
 
 fn comes_works_and_goes(server: &'static Server) {
-    let (mut rig, bucket) = Bucket::of(server, &format!("s3-{}", server.name.to_lowercase()));
+    let (mut rig, bucket) =
+        Bucket::of(server, &format!("s3-{}", server.name.to_lowercase().replace('_', "-")));
     bucket.put("ann/one/uploads/1.pdf", b"from elsewhere");
     bucket.put("ann/one/uploads/2 +%20.pdf", b"an odd key");
     let rows = json!([
