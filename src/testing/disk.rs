@@ -9,13 +9,14 @@ use bytes::Bytes;
 use tokio::io::AsyncReadExt as _;
 
 use crate::model::{
-    Base, CaseName, LocalEntry, LocalKind, RelPath, Scan, Sha256, SkipReason, Space, Stamp, Tree,
-    TreeChange, Uid, UserName, WorkspaceId, WorkspaceSeen, WorkspaceSpec,
+    Base, CaseName, LazyMode, LocalEntry, LocalKind, ManifestEntry, RelPath, Scan, Sha256,
+    SkipReason, Space, Stamp, Stub, Tree, TreeChange, Uid, UserName, WorkspaceId, WorkspaceSeen,
+    WorkspaceSpec,
 };
 use crate::testing::clock::FakeClock;
-use crate::testing::store::sum_of;
+use crate::testing::store::{MemoryStore, sum_of};
 use crate::world::{
-    Body, Clock as _, Expect, FileSpec, Place, ScanMode, Trashed, WorkspaceError,
+    Body, Clock as _, Expect, FileSpec, Place, Placeholder, ScanMode, Trashed, WorkspaceError,
     WorkspaceErrorKind as Kind, Workspaces,
 };
 
@@ -39,6 +40,8 @@ struct State {
     destroyed: Vec<Destroyed>,
     serial: u64,
     free: Option<u64>,
+    /// Opened placeholders are filled from here; `None`: stub files stand for large files.
+    opens: Option<MemoryStore>,
 }
 
 /// A content that is nowhere on this disk any more.
@@ -71,6 +74,8 @@ struct File {
     sum: Sha256,
     mode: u32,
     stamp: Stamp,
+    /// It is a placeholder, of this.
+    stub: Option<Stub>,
 }
 
 fn fail(kind: Kind, operation: &'static str, path: impl std::fmt::Display) -> WorkspaceError {
@@ -153,7 +158,8 @@ impl MemoryDisk {
         let Some(space) = state.spaces.get_mut(&(user.clone(), case.clone())) else { return false };
         let ino = space.files.get(path).map_or(ino, |file| file.stamp.ino);
         let stamp = Stamp { ino, size: bytes.len() as u64, mtime_ns: now, ctime_ns: now };
-        let file = File { sum: sum_of(&bytes), bytes: Bytes::from(bytes), mode: 0o644, stamp };
+        let file =
+            File { sum: sum_of(&bytes), bytes: Bytes::from(bytes), mode: 0o644, stamp, stub: None };
         space.add_parents(path);
         space.files.insert(path.clone(), file);
         true
@@ -191,6 +197,36 @@ impl MemoryDisk {
     /// What was destroyed since the last call.
     pub fn destroyed(&self) -> Vec<Destroyed> {
         std::mem::take(&mut self.state().destroyed)
+    }
+
+    /// From now on placeholders stand for large files, and are filled from this store when they
+    /// are opened; `None`: stub files do.
+    pub fn open_from(&self, store: Option<MemoryStore>) {
+        self.state().opens = store;
+    }
+
+    /// Where placeholders stand.
+    pub fn placeholders(&self, user: &UserName, case: &CaseName) -> Vec<RelPath> {
+        let state = self.state();
+        let space = state.spaces.get(&(user.clone(), case.clone()));
+        let files = space.iter().flat_map(|space| &space.files);
+        files.filter(|(_, file)| file.stub.is_some()).map(|(path, _)| path.clone()).collect()
+    }
+
+    /// A tenant renames a file, placeholder or not. `false`: it was not there.
+    pub fn rename_by_tenant(
+        &self,
+        user: &UserName,
+        case: &CaseName,
+        from: &RelPath,
+        to: &RelPath,
+    ) -> bool {
+        let mut state = self.state();
+        let Some(space) = state.spaces.get_mut(&(user.clone(), case.clone())) else { return false };
+        let Some(file) = space.files.remove(from) else { return false };
+        space.add_parents(to);
+        space.files.insert(to.clone(), file);
+        true
     }
 
     /// So much of the 1 TiB is free from now on; `None`: nearly all.
@@ -262,7 +298,8 @@ impl Workspaces for MemoryDisk {
             let keep = path.join(b".gitkeep").map_err(bad)?;
             space.folders.entry(path).or_insert(0o755);
             let stamp = Stamp { ino, size: 0, mtime_ns: now, ctime_ns: now };
-            let empty = File { bytes: Bytes::new(), sum: sum_of(b""), mode: 0o644, stamp };
+            let empty =
+                File { bytes: Bytes::new(), sum: sum_of(b""), mode: 0o644, stamp, stub: None };
             space.files.entry(keep).or_insert(empty);
         }
         Ok(())
@@ -331,6 +368,11 @@ impl Workspaces for MemoryDisk {
                 scan.skipped.insert(path.clone(), SkipReason::TooLarge);
                 continue;
             }
+            if let Some(stub) = &file.stub {
+                let kind = seen_as(stub, &file.stamp, place);
+                scan.entries.insert(path.clone(), LocalEntry { kind, mode: file.mode });
+                continue;
+            }
             let known = base.files.get(path).filter(|entry| entry.stamp == Some(file.stamp));
             let sha256 = match (mode, known) {
                 (ScanMode::Quick, Some(entry)) => entry.sha256,
@@ -380,10 +422,11 @@ impl Workspaces for MemoryDisk {
         let space = state.at(place, "write")?;
         expected(space, path, expect, "write")?;
         let stamp = Stamp { ino, size: file.size, mtime_ns: file.mtime_ns, ctime_ns: now };
-        let new = File { bytes: Bytes::from(bytes), sum, mode: file.mode & 0o777, stamp };
+        let mode = file.mode & 0o777;
+        let new = File { bytes: Bytes::from(bytes), sum, mode, stamp, stub: None };
         space.add_parents(path);
         let old = space.files.insert(path.clone(), new);
-        if let Some(old) = old {
+        if let Some(old) = old.filter(|old| old.stub.is_none()) {
             let key = (place.user.clone(), place.case.clone());
             state.destroy(&key, path, old.sum, "write");
         }
@@ -441,7 +484,7 @@ impl Workspaces for MemoryDisk {
         let mut state = self.state();
         let space = state.at(place, "remove file")?;
         expected(space, path, expect, "remove file")?;
-        if let Some(old) = space.files.remove(path) {
+        if let Some(old) = space.files.remove(path).filter(|old| old.stub.is_none()) {
             let key = (place.user.clone(), place.case.clone());
             state.destroy(&key, path, old.sum, "remove file");
         }
@@ -466,7 +509,7 @@ impl Workspaces for MemoryDisk {
     async fn empty_trash(&self, uid: &Uid) -> Result<(), WorkspaceError> {
         let mut state = self.state();
         for (_, key, space) in state.trash.remove(uid).unwrap_or_default() {
-            for (path, file) in space.files {
+            for (path, file) in space.files.into_iter().filter(|(_, file)| file.stub.is_none()) {
                 state.destroy(&key, &path, file.sum, "empty trash");
             }
         }
@@ -529,6 +572,55 @@ impl Workspaces for MemoryDisk {
         Ok(self.state().notes.iter().map(|(uid, note)| (uid.clone(), note.clone())).collect())
     }
 
+    fn lazy(&self) -> LazyMode {
+        match self.state().opens {
+            Some(_) => LazyMode::OnAccess,
+            None => LazyMode::Stub { reason: "this disk holds no opens back".to_owned() },
+        }
+    }
+
+    async fn place(
+        &self,
+        place: &Place,
+        files: Vec<Placeholder>,
+    ) -> Result<Vec<Result<(), WorkspaceError>>, WorkspaceError> {
+        let now = self.nanos();
+        let mut state = self.state();
+        let mut all = Vec::new();
+        for file in files {
+            let ino = state.next();
+            let space = state.at(place, "place")?;
+            let over = expected(space, &file.path, Expect::Placeholder, "place");
+            let free = expected(space, &file.path, Expect::Absent, "place");
+            let placed = if file.over { over.or(free) } else { free };
+            if placed.is_ok() {
+                let Stub { size, mtime_ns, .. } = file.stub;
+                let stamp = Stamp { ino, size, mtime_ns, ctime_ns: now };
+                let (bytes, mode, stub) = (Bytes::new(), file.mode & 0o777, Some(file.stub));
+                space.add_parents(&file.path);
+                let new = File { sum: sum_of(&bytes), bytes, mode, stamp, stub };
+                space.files.insert(file.path, new);
+            }
+            all.push(placed);
+        }
+        Ok(all)
+    }
+
+    async fn open(&self, place: &Place, path: &RelPath) -> Result<Option<Stamp>, WorkspaceError> {
+        let now = self.nanos();
+        let mut state = self.state();
+        let store = state.opens.clone();
+        let space = state.at(place, "open")?;
+        let Some(file) = space.files.get_mut(path) else { return Ok(None) };
+        let Some(stub) = &file.stub else { return Ok(None) };
+        let bytes = store.and_then(|store| store.bytes(&stub.key));
+        let sound = |bytes: &Bytes| stub.sha256.is_none_or(|sum| sum == sum_of(bytes));
+        let Some(bytes) = bytes.filter(sound) else { return Err(fail(Kind::Io, "open", path)) };
+        (file.sum, file.bytes, file.stub) = (sum_of(&bytes), bytes, None);
+        file.stamp.ctime_ns = now;
+        Ok(Some(file.stamp))
+    }
+
     async fn space(&self) -> Result<Space, WorkspaceError> {
         const TOTAL: u64 = 1 << 40;
         Ok(Space { total: TOTAL, free: self.state().free.unwrap_or(TOTAL / 10 * 9) })
@@ -546,9 +638,24 @@ fn expected(
     let free = !space.folders.contains_key(path) && !space.links.contains_key(path);
     let holds = match expect {
         Expect::Absent => there.is_none() && free,
-        Expect::Stamp(stamp) => there.is_some_and(|file| file.stamp == stamp),
-        // This disk has no placeholders: every file is fetched whole.
-        Expect::Placeholder => false,
+        Expect::Stamp(stamp) => {
+            there.is_some_and(|file| file.stamp == stamp && file.stub.is_none())
+        }
+        Expect::Placeholder => there.is_some_and(|file| file.stub.is_some()),
     };
     if holds { Ok(()) } else { Err(fail(Kind::Changed, operation, path)) }
+}
+
+/// A placeholder as a scan tells it.
+fn seen_as(stub: &Stub, stamp: &Stamp, place: &Place) -> LocalKind {
+    let prefix = format!("{}/{}/", place.user, place.case);
+    let row = stub.key.strip_prefix(&prefix).map(|key| ManifestEntry {
+        sha256: stub.sha256,
+        size: Some(stub.size),
+        mode: None,
+        mtime_ns: Some(stub.mtime_ns),
+        storage_key: key.to_owned(),
+    });
+    let altered = (stub.size, stub.mtime_ns) != (stamp.size, stamp.mtime_ns);
+    LocalKind::Placeholder { row, altered }
 }

@@ -4,6 +4,7 @@
 mod cuts;
 mod home;
 mod hydration;
+mod placeholders;
 mod refused;
 mod trees;
 mod two_sides;

@@ -10,14 +10,15 @@ use futures_util::StreamExt as _;
 use tokio::io::AsyncReadExt as _;
 
 use crate::model::{
-    Base, CaseName, Container, ContainerDetail, ContainerId, PullPolicy, RelPath, Resources, Scan,
-    Sha256, Space, Stamp, Tree, TreeChange, Uid, Usage, UserName, WorkspaceSeen, WorkspaceSpec,
+    Base, CaseName, Container, ContainerDetail, ContainerId, LazyMode, PullPolicy, RelPath,
+    Resources, Scan, Sha256, Space, Stamp, Tree, TreeChange, Uid, Usage, UserName, WorkspaceSeen,
+    WorkspaceSpec,
 };
 use crate::world::{
     Body, Contents, CreateRequest, Engine, EngineError, EngineErrorKind, EngineInfo, EventStream,
-    Expect, FileSpec, Image, Ledger, LedgerError, LogStream, ObjectMeta, Objects, Place, Probe,
-    ProbeOutcome, ScanMode, StoreError, StoreErrorKind, Swap, Trashed, WorkspaceError,
-    WorkspaceErrorKind, Workspaces, Write,
+    Expect, FileSpec, Image, Ledger, LedgerError, LogStream, ObjectMeta, Objects, Place,
+    Placeholder, Probe, ProbeOutcome, ScanMode, StoreError, StoreErrorKind, Swap, Trashed,
+    WorkspaceError, WorkspaceErrorKind, Workspaces, Write,
 };
 
 use super::{Life, Loss};
@@ -423,6 +424,22 @@ impl<D: Workspaces> Workspaces for Weathered<D> {
 
     async fn notes(&self) -> Result<Vec<(Uid, Vec<u8>)>, WorkspaceError> {
         touch!(self, "read notes", "", self.door.notes())
+    }
+
+    fn lazy(&self) -> LazyMode {
+        self.door.lazy()
+    }
+
+    async fn place(
+        &self,
+        place: &Place,
+        files: Vec<Placeholder>,
+    ) -> Result<Vec<Result<(), WorkspaceError>>, WorkspaceError> {
+        touch!(self, "place", at(place), self.door.place(place, files))
+    }
+
+    async fn open(&self, place: &Place, path: &RelPath) -> Result<Option<Stamp>, WorkspaceError> {
+        touch!(self, "open", path, self.door.open(place, path))
     }
 
     async fn space(&self) -> Result<Space, WorkspaceError> {

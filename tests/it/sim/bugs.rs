@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use docket::model::{
-    Base, CaseName, Container, ContainerDetail, ContainerId, ContainerState, LocalEntry, LocalKind,
-    PullPolicy, RelPath, Resources, Scan, Sha256, Space, Stamp, Tree, TreeChange, Uid, Usage,
-    UserName, WorkspaceSeen, WorkspaceSpec,
+    Base, CaseName, Container, ContainerDetail, ContainerId, ContainerState, LazyMode, LocalEntry,
+    LocalKind, PullPolicy, RelPath, Resources, Scan, Sha256, Space, Stamp, Tree, TreeChange, Uid,
+    Usage, UserName, WorkspaceSeen, WorkspaceSpec,
 };
 use docket::testing::disk::MemoryDisk;
 use docket::testing::engine::FakeEngine;
@@ -19,8 +19,8 @@ use docket::testing::memory::MemoryLedger;
 use docket::testing::store::MemoryStore;
 use docket::world::{
     Body, Contents, CreateRequest, Engine, EngineError, EngineInfo, EventStream, Expect, FileSpec,
-    Image, Ledger, LedgerError, LogStream, ObjectMeta, Objects, Place, ScanMode, StoreError,
-    StoreErrorKind, Swap, Trashed, WorkspaceError, Workspaces, Write,
+    Image, Ledger, LedgerError, LogStream, ObjectMeta, Objects, Place, Placeholder, ScanMode,
+    StoreError, StoreErrorKind, Swap, Trashed, WorkspaceError, Workspaces, Write,
 };
 
 /// A mistake that must not go unseen.
@@ -421,6 +421,22 @@ impl Workspaces for BuggyDisk {
 
     async fn notes(&self) -> Result<Vec<(Uid, Vec<u8>)>, WorkspaceError> {
         self.door.notes().await
+    }
+
+    fn lazy(&self) -> LazyMode {
+        self.door.lazy()
+    }
+
+    async fn place(
+        &self,
+        place: &Place,
+        files: Vec<Placeholder>,
+    ) -> Result<Vec<Result<(), WorkspaceError>>, WorkspaceError> {
+        self.door.place(place, files).await
+    }
+
+    async fn open(&self, place: &Place, path: &RelPath) -> Result<Option<Stamp>, WorkspaceError> {
+        self.door.open(place, path).await
     }
 
     async fn space(&self) -> Result<Space, WorkspaceError> {

@@ -338,7 +338,7 @@ pub(super) fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(at, text)| ((*at).to_owned(), (*text).to_owned())).collect()
 }
 
-fn spec() -> WorkspaceSpec {
+pub(super) fn spec() -> WorkspaceSpec {
     WorkspaceSpec {
         mount_path: "/opt/workspace".into(),
         scope: Scope::Case,

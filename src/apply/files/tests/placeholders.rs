@@ -1,0 +1,226 @@
+//! Placeholders through hydration and sync, on a disk that holds opens back: what stands for a
+//! file, what a rename, a deletion and an edit of one are, and how one form gives way to the other.
+
+use std::collections::BTreeMap;
+
+use super::home::{Still, path, spec};
+use crate::apply::files::{Found, hydrate, hydrate_paths, sync};
+use crate::model::{Base, CaseName, LargeFiles, Uid, UserName, WorkspaceSpec};
+use crate::plan::MinFree;
+use crate::sync::parse_manifest;
+use crate::testing::clock::FakeClock;
+use crate::testing::disk::MemoryDisk;
+use crate::testing::store::MemoryStore;
+use crate::world::{Place, ScanMode, Workspaces as _};
+
+const MANIFEST: &str = r#"[
+    {"logical_path": "big", "size": 10, "storage_key": "k/big", "mode": "0644"},
+    {"logical_path": "d/large", "size": 12, "storage_key": "k/large", "mode": "0644"},
+    {"logical_path": "s", "size": 1, "storage_key": "k/s", "mode": "0644"}
+]"#;
+
+struct Desk {
+    disk: MemoryDisk,
+    store: MemoryStore,
+    place: Place,
+    spec: WorkspaceSpec,
+    base: Option<Base>,
+}
+
+impl Desk {
+    /// A case of two large files and a small one, materialised.
+    async fn new() -> Desk {
+        let clock = FakeClock::new(7);
+        let (disk, store) = (MemoryDisk::new(clock.clone()), MemoryStore::new(clock));
+        for (key, text) in [
+            ("manifest.json", MANIFEST),
+            ("k/big", "0123456789"),
+            ("k/large", "abcdefghijkl"),
+            ("k/s", "s"),
+        ] {
+            store.put_by_hand(&format!("ann/one/{key}"), text.as_bytes().to_vec());
+        }
+        disk.open_from(Some(store.clone()));
+        let mut place = Place {
+            user: UserName::parse("ann").unwrap(),
+            case: CaseName::parse("one").unwrap(),
+            uid: Uid::from_bytes([1; 16]),
+            id: None,
+        };
+        place.id = Some(disk.ensure(&place, (0, 0)).await.unwrap().id);
+        let mut spec = spec();
+        spec.files.eager_below = 10;
+        spec.files.large = LargeFiles::OnAccess;
+        let mut desk = Desk { disk, store, place, spec, base: None };
+        desk.hydrate().await;
+        desk
+    }
+
+    async fn hydrate(&mut self) -> Found {
+        let Desk { disk, store, place, spec, base } = &*self;
+        let floor = MinFree::Bytes(0);
+        let found = hydrate(disk, store, &Still, place, spec, (0, 0), floor, base.as_ref()).await;
+        let found = found.unwrap();
+        self.base = Some(found.base.clone());
+        found
+    }
+
+    async fn sync(&mut self, mode: ScanMode) -> Found {
+        let Desk { disk, store, place, spec, base } = &*self;
+        let floor = MinFree::Bytes(0);
+        let found = sync(disk, store, &Still, place, spec, (0, 0), floor, base.as_ref(), mode);
+        let found = found.await.unwrap();
+        self.base = Some(found.base.clone());
+        found
+    }
+
+    fn rename(&self, from: &str, to: &str) {
+        let Place { user, case, .. } = &self.place;
+        assert!(self.disk.rename_by_tenant(user, case, &path(from), &path(to)));
+    }
+
+    fn remove(&self, at: &str) {
+        let Place { user, case, .. } = &self.place;
+        assert!(self.disk.remove_by_tenant(user, case, &path(at)));
+    }
+
+    fn placeholders(&self) -> Vec<String> {
+        let Place { user, case, .. } = &self.place;
+        self.disk.placeholders(user, case).iter().map(ToString::to_string).collect()
+    }
+
+    /// Every file here.
+    fn files(&self) -> Vec<String> {
+        let files = self.disk.files(&self.place.user, &self.place.case).unwrap();
+        files.keys().map(ToString::to_string).collect()
+    }
+
+    /// Keys by path, as the manifest has them.
+    fn manifest(&self) -> BTreeMap<String, String> {
+        let bytes = self.store.bytes("ann/one/manifest.json").unwrap();
+        let rows = parse_manifest(&bytes).unwrap();
+        rows.into_iter().map(|(path, row)| (path.to_string(), row.storage_key)).collect()
+    }
+}
+
+fn keys(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(at, key)| ((*at).to_owned(), (*key).to_owned())).collect()
+}
+
+#[tokio::test]
+async fn a_placeholder_stands_for_a_large_file_and_is_never_sent() {
+    let mut desk = Desk::new().await;
+    assert_eq!(desk.placeholders(), ["big", "d/large"]);
+    let before = desk.store.keys("");
+    for mode in [ScanMode::Quick, ScanMode::Checksum] {
+        let found = desk.sync(mode).await;
+        assert_eq!((found.seen.lazy, found.seen.local, found.seen.unsynced), (2, 1, 0));
+    }
+    assert_eq!(desk.placeholders(), ["big", "d/large"]);
+    let known = desk.store.keys("").into_iter().filter(|key| key.contains("/k/"));
+    assert_eq!(
+        known.collect::<Vec<_>>().len(),
+        before.iter().filter(|k| k.contains("/k/")).count()
+    );
+    assert!(!desk.store.keys("").iter().any(|key| key.contains("/files/")), "nothing was sent");
+}
+
+#[tokio::test]
+async fn a_renamed_placeholder_takes_its_row_along_and_a_removed_one_takes_it_away() {
+    let mut desk = Desk::new().await;
+    desk.rename("big", "d/e/moved");
+    desk.remove("d/large");
+    desk.sync(ScanMode::Quick).await;
+    assert_eq!(desk.manifest(), keys(&[("d/e/moved", "k/big"), ("s", "k/s")]));
+    desk.sync(ScanMode::Checksum).await;
+    assert_eq!(desk.manifest(), keys(&[("d/e/moved", "k/big"), ("s", "k/s")]));
+    assert_eq!(desk.placeholders(), ["d/e/moved"]);
+    assert!(desk.store.bytes("ann/one/k/large").is_some(), "its object stays");
+}
+
+#[tokio::test]
+async fn without_an_index_no_absent_placeholder_was_deleted() {
+    let mut desk = Desk::new().await;
+    desk.remove("big");
+    desk.base = None;
+    desk.sync(ScanMode::Quick).await;
+    assert!(desk.manifest().contains_key("big"));
+    assert_eq!(desk.placeholders(), ["big", "d/large"], "it stands again");
+}
+
+#[tokio::test]
+async fn what_is_asked_for_is_opened_and_becomes_an_ordinary_file() {
+    let mut desk = Desk::new().await;
+    let Desk { disk, store, place, spec, base } = &desk;
+    let (floor, wanted) = (MinFree::Bytes(0), [path("d")]);
+    let told = |_| ();
+    let found = hydrate_paths(
+        disk,
+        store,
+        &Still,
+        place,
+        spec,
+        (0, 0),
+        floor,
+        base.as_ref(),
+        &wanted,
+        &told,
+    );
+    let found = found.await.unwrap();
+    assert!(found.base.files[&path("d/large")].stamp.is_some());
+    desk.base = Some(found.base);
+    assert_eq!(desk.placeholders(), ["big"]);
+    let found = desk.sync(ScanMode::Quick).await;
+    assert_eq!((found.seen.lazy, found.seen.local), (1, 2));
+    assert_eq!(desk.manifest().len(), 3);
+}
+
+#[tokio::test]
+async fn placeholders_and_stubs_give_way_to_each_other_and_nothing_is_deleted() {
+    let mut desk = Desk::new().await;
+    let rows = desk.manifest();
+    desk.disk.open_from(None);
+    desk.sync(ScanMode::Quick).await;
+    assert_eq!(desk.placeholders(), [""; 0]);
+    assert_eq!(desk.files(), ["big.stub", "d/large.stub", "s"]);
+    desk.remove("big.stub");
+    desk.sync(ScanMode::Quick).await;
+    assert_eq!(desk.manifest(), rows, "a removed stub is no deletion");
+    desk.disk.open_from(Some(desk.store.clone()));
+    desk.sync(ScanMode::Quick).await;
+    assert_eq!(desk.placeholders(), ["big", "d/large"]);
+    assert_eq!(desk.files(), ["big", "d/large", "s"], "no stub is left");
+    assert_eq!(desk.manifest(), rows);
+    // The class says so, for all that the disk could.
+    desk.spec.files.large = LargeFiles::Stub;
+    desk.sync(ScanMode::Quick).await;
+    assert_eq!(desk.files(), ["big.stub", "d/large.stub", "s"]);
+    desk.spec.files.large = LargeFiles::Eager;
+    desk.hydrate().await;
+    desk.sync(ScanMode::Quick).await;
+    assert_eq!(desk.files(), ["big", "d/large", "s"]);
+    assert_eq!(desk.placeholders(), [""; 0]);
+    assert_eq!(desk.manifest(), rows);
+}
+
+#[tokio::test]
+async fn a_newer_row_replaces_the_placeholder_and_a_dropped_one_removes_it() {
+    let mut desk = Desk::new().await;
+    desk.sync(ScanMode::Quick).await;
+    let newer = MANIFEST.replace("k/big", "k/newer").replace(r#""size": 10"#, r#""size": 11"#);
+    let newer = newer.replace(
+        r#""size": 12, "storage_key": "k/large""#,
+        r#""size": 2, "storage_key": "k/tiny""#,
+    );
+    desk.store.put_by_hand("ann/one/k/newer", b"01234567890".to_vec());
+    desk.store.put_by_hand("ann/one/k/tiny", b"xy".to_vec());
+    desk.store.put_by_hand("ann/one/manifest.json", newer.into_bytes());
+    desk.sync(ScanMode::Quick).await;
+    assert_eq!(desk.placeholders(), ["big"], "the other is small now, and has come");
+    assert_eq!(desk.base.as_ref().unwrap().files[&path("big")].storage_key, "k/newer");
+    assert_eq!(desk.manifest()["big"], "k/newer");
+    let only = r#"[{"logical_path": "s", "size": 1, "storage_key": "k/s", "mode": "0644"}]"#;
+    desk.store.put_by_hand("ann/one/manifest.json", only.as_bytes().to_vec());
+    desk.sync(ScanMode::Quick).await;
+    assert_eq!(desk.placeholders(), [""; 0]);
+}
