@@ -25,8 +25,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::Semaphore;
 
 use crate::model::{
-    Base, BaseEntry, FileState, FilesSeen, LargeFiles, LazyMode, ManifestEntry, Progress, RelPath,
-    Remote, Scan, SkipReason, Stamp, Tree, WorkspaceSpec,
+    Base, BaseEntry, FileState, FilesSeen, LargeFiles, LazyMode, LocalKind, ManifestEntry,
+    Progress, RelPath, Remote, Scan, SkipReason, Stamp, Tree, WorkspaceSpec,
 };
 use crate::plan::{MinFree, NoRoom};
 use crate::sync::{BadManifest, Context, Emptied, Plan, at_rest, diff, diff_emptied, lazy_entry};
@@ -446,7 +446,9 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
             self.workspaces.scan(self.place, self.spec, base, mode)
         );
         let (same, scan) = (same?, scan?);
-        if same && at_rest(base, &scan) {
+        let waits = |kind: &LocalKind| matches!(kind, LocalKind::Placeholder { .. });
+        let forms = self.opens || !scan.entries.values().any(|entry| waits(&entry.kind));
+        if same && forms && at_rest(base, &scan) {
             return Ok(Glance::AtRest(self.tell_rest(base, &scan)));
         }
         Ok(Glance::Moved(same.then(|| remote::of_base(base)), scan))

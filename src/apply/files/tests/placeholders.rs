@@ -3,8 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use tokio::sync::Semaphore;
+
 use super::home::{Still, path, spec};
-use crate::apply::files::{Found, hydrate, hydrate_paths, sync};
+use crate::apply::files::{Bounds, Found, hydrate, hydrate_paths, sync};
 use crate::model::{Base, CaseName, LargeFiles, Uid, UserName, WorkspaceSpec};
 use crate::plan::MinFree;
 use crate::sync::parse_manifest;
@@ -18,6 +20,9 @@ const MANIFEST: &str = r#"[
     {"logical_path": "d/large", "size": 12, "storage_key": "k/large", "mode": "0644"},
     {"logical_path": "s", "size": 1, "storage_key": "k/s", "mode": "0644"}
 ]"#;
+
+static TURNS: Semaphore = Semaphore::const_new(4);
+const BOUNDS: Bounds<'static> = Bounds { floor: MinFree::Bytes(0), turns: &TURNS };
 
 struct Desk {
     disk: MemoryDisk,
@@ -58,17 +63,16 @@ impl Desk {
 
     async fn hydrate(&mut self) -> Found {
         let Desk { disk, store, place, spec, base } = &*self;
-        let floor = MinFree::Bytes(0);
-        let found = hydrate(disk, store, &Still, place, spec, (0, 0), floor, base.as_ref()).await;
-        let found = found.unwrap();
+        let base = base.as_ref();
+        let found =
+            hydrate(disk, store, &Still, place, spec, (0, 0), BOUNDS, base, &|_| ()).await.unwrap();
         self.base = Some(found.base.clone());
         found
     }
 
     async fn sync(&mut self, mode: ScanMode) -> Found {
         let Desk { disk, store, place, spec, base } = &*self;
-        let floor = MinFree::Bytes(0);
-        let found = sync(disk, store, &Still, place, spec, (0, 0), floor, base.as_ref(), mode);
+        let found = sync(disk, store, &Still, place, spec, (0, 0), BOUNDS, base.as_ref(), mode);
         let found = found.await.unwrap();
         self.base = Some(found.base.clone());
         found
@@ -152,7 +156,7 @@ async fn without_an_index_no_absent_placeholder_was_deleted() {
 async fn what_is_asked_for_is_opened_and_becomes_an_ordinary_file() {
     let mut desk = Desk::new().await;
     let Desk { disk, store, place, spec, base } = &desk;
-    let (floor, wanted) = (MinFree::Bytes(0), [path("d")]);
+    let wanted = [path("d")];
     let told = |_| ();
     let found = hydrate_paths(
         disk,
@@ -161,7 +165,7 @@ async fn what_is_asked_for_is_opened_and_becomes_an_ordinary_file() {
         place,
         spec,
         (0, 0),
-        floor,
+        BOUNDS,
         base.as_ref(),
         &wanted,
         &told,
