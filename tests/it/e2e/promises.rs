@@ -53,6 +53,50 @@ fn an_expired_session_keeps_port_and_files_and_begins_anew_with_an_edit() {
 }
 
 #[test]
+fn a_directory_that_comes_later_and_swaps_its_files_behind_links_is_followed() {
+    use std::os::unix::fs::symlink;
+    let mut rig = Rig::new("links");
+    let specs = rig.path("specs");
+    std::fs::rename(&specs, rig.path("later")).unwrap();
+    rig.start();
+    rig.until("the missing directory is told", |rig| {
+        rig.docket(&["get", "sources"]).stdout.contains("No such file or directory")
+    });
+    // As a ConfigMap is mounted: a link to a directory of this revision, files as links into it.
+    let revision = |at: &str, more: &str| {
+        let folder = rig.path(at);
+        std::fs::create_dir(&folder).unwrap();
+        let more = format!("  state: Stopped\n{more}");
+        std::fs::write(folder.join("a.yaml"), session("a", "ann", "one", &more)).unwrap();
+    };
+    revision("later/..first", "");
+    symlink("..first", rig.path("later/..data")).unwrap();
+    symlink("..data/a.yaml", rig.path("later/a.yaml")).unwrap();
+    std::fs::rename(rig.path("later"), &specs).unwrap();
+    revision("specs/..second", "  container: {env: {A: b}}");
+    rig.see("is there", "a", |view| view["metadata"]["generation"] == 1);
+    symlink("..second", specs.join("..data_tmp")).unwrap();
+    std::fs::rename(specs.join("..data_tmp"), specs.join("..data")).unwrap();
+    std::fs::remove_dir_all(specs.join("..first")).unwrap();
+    rig.see("is of the second revision", "a", |view| {
+        view["metadata"]["generation"] == 2 && view["spec"]["container"]["env"]["A"] == "b"
+    });
+}
+
+#[test]
+fn two_of_one_new_name_are_neither_taken() {
+    let mut rig = Rig::new("twice");
+    let stopped = |more: &str| session("a", "ann", "one", &format!("  state: Stopped\n{more}"));
+    rig.write("a.yaml", &format!("{}---\n{}", stopped(""), stopped("  suspend: true")));
+    rig.start();
+    let view = rig.see("is told twice", "a", |view| condition(view, "Accepted").0 == "False");
+    assert_eq!(condition(&view, "Accepted").1, "DuplicateName", "{view}");
+    assert_eq!(view["metadata"]["generation"], 0, "{view}");
+    rig.write("a.yaml", &stopped(""));
+    rig.see("is taken", "a", |view| view["metadata"]["generation"] == 1);
+}
+
+#[test]
 fn what_is_printed_as_a_name_is_taken_as_one_and_applied_classes_go_by_theirs() {
     let mut rig = Rig::new("names");
     rig.remove("legal.yaml");
