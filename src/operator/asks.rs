@@ -238,7 +238,7 @@ where
         }
         let batch = vec![Write::DropApplied(object.clone())];
         self.doors.book.ledger().commit(batch).await.map_err(failed)?;
-        self.applied.remove(&object);
+        self.no_longer_applied(&object).await;
         self.reconsider();
         Ok(vec![Outcome { object, outcome: "deleted".to_owned(), refused: false }])
     }
