@@ -99,8 +99,8 @@ impl Default for Limits {
             first_wait: Duration::from_millis(100),
             longest_wait: Duration::from_secs(10),
             elapsed: Duration::from_mins(1),
-            part: 8 << 20,
-            memory: 24 << 20,
+            part: 5 << 20,
+            memory: 15 << 20,
             memory_in: 16 << 20,
             page: 1000,
         }
