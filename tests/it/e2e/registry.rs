@@ -28,14 +28,19 @@ struct Shelf {
 struct Registry {
     address: String,
     shelf: Arc<Mutex<Shelf>>,
-    made: Vec<String>,
 }
 
 impl Drop for Registry {
     fn drop(&mut self) {
         self.shelf.lock().unwrap().held = false;
-        for image in &self.made {
-            let _never_pulled =
+        // By digest too: a tag that was moved leaves its first image behind.
+        let repository = format!("{}/case", self.address);
+        let listed = std::process::Command::new("docker")
+            .args(["images", "-q", "--no-trunc", &repository])
+            .output();
+        let ids = listed.map(|out| String::from_utf8_lossy(&out.stdout).into_owned());
+        for image in ids.unwrap_or_default().lines() {
+            let _used_elsewhere =
                 std::process::Command::new("docker").args(["rmi", "-f", image]).output();
         }
     }
@@ -58,12 +63,12 @@ impl Registry {
                 std::thread::spawn(move || serve(stream, &shelf));
             }
         });
-        Registry { address, shelf, made: Vec::new() }
+        Registry { address, shelf }
     }
 
     /// Puts the sample image with a file of its own under a name and tag: nothing of its layer is
     /// on the engine yet. Returns the reference.
-    fn put(&mut self, tag: &str, mark: &str) -> String {
+    fn put(&self, tag: &str, mark: &str) -> String {
         let place = tempfile::tempdir().unwrap();
         let at = |name: &str| place.path().join(name).display().to_string();
         run("docker", &["save", "-o", &at("all.tar"), "docket-sample:latest"]);
@@ -100,9 +105,7 @@ impl Registry {
             shelf.things.insert(path, (MANIFEST.to_owned(), manifest.clone()));
         }
         drop(shelf);
-        let image = format!("{}/case:{tag}", self.address);
-        self.made.push(image.clone());
-        image
+        format!("{}/case:{tag}", self.address)
     }
 }
 
@@ -154,7 +157,7 @@ fn of_image(image: &str, policy: &str) -> String {
 
 #[test]
 fn a_session_that_is_removed_while_its_image_is_pulled_is_gone_before_the_pull_ends() {
-    let mut registry = Registry::start();
+    let registry = Registry::start();
     let image = registry.put("slow", "slow");
     registry.shelf.lock().unwrap().held = true;
     let mut rig = Rig::new("pull");
@@ -179,7 +182,7 @@ fn a_session_that_is_removed_while_its_image_is_pulled_is_gone_before_the_pull_e
 
 #[test]
 fn a_moved_tag_changes_nothing_until_a_restart_asks_the_registry_again() {
-    let mut registry = Registry::start();
+    let registry = Registry::start();
     let image = registry.put("v", "first");
     let mut rig = Rig::new("moved");
     rig.write("legal.yaml", &of_image(&image, "Always"));
@@ -204,7 +207,7 @@ fn a_moved_tag_changes_nothing_until_a_restart_asks_the_registry_again() {
 
 #[test]
 fn a_policy_of_never_does_not_ask_the_registry() {
-    let mut registry = Registry::start();
+    let registry = Registry::start();
     let image = registry.put("never", "never");
     let mut rig = Rig::new("never");
     rig.write("legal.yaml", &of_image(&image, "Never"));
