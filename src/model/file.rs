@@ -342,6 +342,9 @@ pub enum SkipReason {
     Unreadable(String),
     /// It changed each time it was read.
     Torn,
+    /// Nothing but a hole where the store has another content: as likely a content that was lost
+    /// as an edit, so it replaces nothing. Source: LAZY, invariant 4.
+    Hollow,
 }
 
 impl SkipReason {

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
-use rustix::fs::{FileType, RawDir, Stat, fstat};
+use rustix::fs::{FileType, RawDir, SeekFrom, Stat, fstat, seek};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use sha2::Digest as _;
@@ -135,7 +135,7 @@ pub(super) fn scan(
     for walk in 1.. {
         let mut found = Walk::new(case, rules, base, stop).run()?;
         let last = walk == WALKS;
-        found.raced |= hash(case, rules, stop, &mut found, &mut known)?;
+        found.raced |= hash(case, rules, base, stop, &mut found, &mut known)?;
         if last || !found.raced {
             found.confess(base);
             let entries = found.entries.into_iter().collect();
@@ -377,6 +377,20 @@ fn check_stop(stop: &AtomicBool) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Whether a file has a size and not one byte of data.
+fn is_hollow(content: &std::fs::File, size: u64) -> Result<bool, Errno> {
+    if size == 0 {
+        return Ok(false);
+    }
+    match seek(content, SeekFrom::Data(0)) {
+        Ok(_) => Ok(false),
+        Err(Errno::NXIO) => Ok(true),
+        // A file system that knows no holes.
+        Err(Errno::INVAL) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// What reading one file came to.
 enum Outcome {
     Entry(LocalEntry),
@@ -389,13 +403,14 @@ enum Outcome {
 fn hash(
     case: &OwnedFd,
     rules: &Rules,
+    base: &Base,
     stop: &AtomicBool,
     found: &mut Found,
     known: &mut Known,
 ) -> Result<bool, Fault> {
     let unread = std::mem::take(&mut found.unread);
     let next = AtomicUsize::new(0);
-    let reader = Reader { case, rules, stop, known, settled: AtomicU64::new(0) };
+    let reader = Reader { case, rules, base, stop, known, settled: AtomicU64::new(0) };
     let work = || {
         let mut buffer = vec![0; CHUNK];
         let mut outcomes = Vec::new();
@@ -433,6 +448,7 @@ fn hash(
 struct Reader<'a> {
     case: &'a OwnedFd,
     rules: &'a Rules,
+    base: &'a Base,
     stop: &'a AtomicBool,
     known: &'a Known,
     /// Nanoseconds waited so far.
@@ -480,6 +496,12 @@ impl Reader<'_> {
             if let Some(sum) = self.sum(&mut content, stamp.size, buffer)?
                 && stamp_fd(&content)? == stamp
             {
+                let stored = self.base.files.get(path);
+                if stored.is_some_and(|entry| entry.sha256 != Some(sum))
+                    && is_hollow(&content, stamp.size)?
+                {
+                    return Ok(Outcome::Skip(SkipReason::Hollow));
+                }
                 return file(stamp, sum);
             }
         }

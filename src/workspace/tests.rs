@@ -600,3 +600,33 @@ async fn t12_everything_on_the_disk_counts_however_it_hides() {
     let found = counted().await;
     assert!((4 << 20..5 << 20).contains(&found), "{found}");
 }
+
+#[tokio::test]
+async fn a_hole_where_the_store_has_a_content_is_no_edit() {
+    let home = home();
+    let (place, dir) = home.workspace("holes").await;
+    for name in ["lost", "new"] {
+        std::fs::File::create(dir.join(name)).unwrap().set_len(5000).unwrap();
+    }
+    std::fs::write(dir.join("zeros"), [0; 5000]).unwrap();
+    let entry = |sha256| BaseEntry {
+        sha256,
+        size: 5000,
+        mode: 0o644,
+        mtime_ns: 0,
+        storage_key: "files/x".to_owned(),
+        stamp: None,
+        placed: false,
+    };
+    let mut base = Base::default();
+    for name in ["lost", "zeros"] {
+        base.files.insert(path(name), entry(Some(sum(b"content"))));
+    }
+    let scan = home.local.scan(&place, &spec(), &base, ScanMode::Checksum).await.unwrap();
+    assert_eq!(scan.skipped.get(&path("lost")), Some(&SkipReason::Hollow));
+    assert!(SkipReason::Hollow.blocks_end());
+    assert_eq!(scan.skipped.len(), 1, "a new hole, and zeros that were written, are contents");
+    base.files.insert(path("lost"), entry(Some(sum(&[0; 5000]))));
+    let scan = home.local.scan(&place, &spec(), &base, ScanMode::Checksum).await.unwrap();
+    assert!(scan.skipped.is_empty(), "it was stored as the hole it is");
+}

@@ -119,5 +119,10 @@ fn text(why: &SkipReason) -> String {
         SkipReason::Excluded => "matches workspace.sync.exclude".to_owned(),
         SkipReason::Unreadable(message) => format!("it cannot be read: {message}"),
         SkipReason::Torn => "it changed each time it was read".to_owned(),
+        SkipReason::Hollow => {
+            "nothing but a hole, and the store has a content for it: remove it, or put an earlier \
+                               state back with docket restore NAME --at ID --path PATH"
+                .to_owned()
+        }
     }
 }
