@@ -8,40 +8,34 @@ use std::collections::BTreeMap;
 
 use crate::model::{ContainerState, Record, Scope, Uid};
 use crate::workspace::{Local, Met};
-use crate::world::{Clock, Engine, Ledger};
+use crate::world::{Clock, Engine, Ledger, WorkspaceError};
 
 use super::Book;
 
 /// How many files an event names.
 const NAMED: usize = 5;
 
-/// Puts things right; whether everything that must be marked is marked.
+/// Puts things right: then everything that must be marked is marked.
+///
+/// # Errors
+/// The workspaces cannot be walked: what runs stays paused, for nobody knows what it would read.
 pub async fn guard<E: Engine, L: Ledger, C: Clock>(
     engine: &E,
     workspaces: &Local,
     book: &Book<L>,
     clock: &C,
-) -> bool {
+) -> Result<(), WorkspaceError> {
     let paused = pause_all(engine).await;
-    let met = workspaces.guard().await;
-    let guarded = match met {
-        Ok(met) => {
-            tracing::info!(placeholders = met.len(), "everything that waits is guarded");
-            let records: Vec<_> = book.by_name().into_values().collect();
-            tell(book, clock, &tainted(&met, records.iter().map(|record| &**record))).await;
-            true
-        }
-        Err(error) => {
-            tracing::error!(%error, "the workspaces could not be walked: placeholders may be unguarded");
-            false
-        }
-    };
+    let met = workspaces.guard().await?;
+    tracing::info!(placeholders = met.len(), "everything that waits is guarded");
+    let records: Vec<_> = book.by_name().into_values().collect();
+    tell(book, clock, &tainted(&met, records.iter().map(|record| &**record))).await;
     for id in paused {
         if let Err(error) = engine.unpause(&id).await {
             tracing::warn!(container = %id, %error, "not thawed; the next pass does it");
         }
     }
-    guarded
+    Ok(())
 }
 
 async fn pause_all<E: Engine>(engine: &E) -> Vec<crate::model::ContainerId> {

@@ -20,6 +20,8 @@ use super::exit::{Failure, chain};
 
 /// How long the child may take.
 const CANARY_WITHIN: Duration = Duration::from_secs(20);
+/// Canaries that may be answered with an error before it counts.
+const TRIES: u32 = 5;
 
 /// Finds out how large files come, and answers opens from now on.
 ///
@@ -49,8 +51,15 @@ pub(super) async fn begin<O: Objects>(
     let content = format!("docket canary {}\n", std::process::id()).repeat(400).into_bytes();
     let filler = Filler::new(objects, Arc::clone(&marks), rooms, failures, content.clone());
     tokio::spawn(filler.serve(opens));
-    if let Err(reason) = canary(workspaces, &content, &marks).await {
-        stubs(workspaces, reason);
+    let mut tries = 0;
+    while let Err(why) = canary(workspaces, &content, &marks).await {
+        tries += 1;
+        // A gate that was killed meanwhile tells openers to try again; so do we.
+        if matches!(why, Untaken::Told(_)) && tries < TRIES {
+            tracing::debug!(%why, "another canary is sent");
+            continue;
+        }
+        stubs(workspaces, why.to_string());
         return Ok(None);
     }
     workspaces.set_lazy(LazyMode::OnAccess, Some(marks));
@@ -63,14 +72,34 @@ fn stubs(workspaces: &Local, reason: String) {
     workspaces.set_lazy(LazyMode::Stub { reason }, None);
 }
 
-/// Whether a child that opens a placeholder reads its content; why not.
-async fn canary(workspaces: &Local, content: &[u8], marks: &Arc<dyn Marks>) -> Result<(), String> {
+/// Why a canary did not come back with its content.
+#[derive(Debug, thiserror::Error)]
+enum Untaken {
+    /// The file system does not take placeholders.
+    #[error("the file system does not take placeholders: {0}")]
+    Placed(String),
+    /// Its open was not held back.
+    #[error("canary not intercepted: {0}")]
+    Missed(&'static str),
+    /// Its open was answered with an error.
+    #[error("the canary could not be read: {0}")]
+    Told(String),
+    /// Nobody could be sent.
+    #[error("the canary's reader cannot be started: {0}")]
+    Unsent(String),
+}
+
+/// Whether a child that opens a placeholder reads its content.
+///
+/// # Errors
+/// Why not.
+async fn canary(workspaces: &Local, content: &[u8], marks: &Arc<dyn Marks>) -> Result<(), Untaken> {
     let (local, bytes, held) = (workspaces.clone(), content.to_owned(), Arc::clone(marks));
     let placed = tokio::task::spawn_blocking(move || local.canary(&bytes, &*held));
     let canary = placed
         .await
-        .map_err(|error| error.to_string())?
-        .map_err(|why| format!("the file system does not take placeholders: {why}"))?;
+        .map_err(|error| Untaken::Placed(error.to_string()))?
+        .map_err(Untaken::Placed)?;
     let child = tokio::process::Command::new("/proc/self/exe")
         .args(["gate", "read"])
         .arg(&canary.path)
@@ -79,22 +108,22 @@ async fn canary(workspaces: &Local, content: &[u8], marks: &Arc<dyn Marks>) -> R
         .output();
     let read = tokio::time::timeout(CANARY_WITHIN, child)
         .await
-        .map_err(|_| "canary not intercepted: nobody let its reader go on".to_owned())?
-        .map_err(|error| format!("the canary's reader cannot be started: {error}"))?;
+        .map_err(|_| Untaken::Missed("nobody let its reader go on"))?
+        .map_err(|error| Untaken::Unsent(error.to_string()))?;
     if read.status.success() && read.stdout == content {
         return Ok(());
     }
     if read.status.success() {
-        return Err("canary not intercepted: its reader saw no content".to_owned());
+        return Err(Untaken::Missed("its reader saw no content"));
     }
-    let said = String::from_utf8_lossy(&read.stderr).trim().to_owned();
-    Err(format!("the canary could not be read: {said}"))
+    Err(Untaken::Told(String::from_utf8_lossy(&read.stderr).trim().to_owned()))
 }
 
 /// Sees to it that no container runs while a placeholder in its workspace is unguarded.
 ///
 /// # Errors
-/// There are placeholders that this process cannot even see: it would take them for edits.
+/// There are placeholders that this process cannot even see: it would take them for edits. Or the
+/// workspaces cannot be walked.
 pub(super) async fn guard<E: Engine, L: Ledger>(
     gate: Option<&Gate>,
     engine: &E,
@@ -109,8 +138,11 @@ pub(super) async fn guard<E: Engine, L: Ledger>(
     if !sees.unwrap_or_default() {
         return blind(workspaces, book).await;
     }
-    let guarded = crate::apply::guard(engine, workspaces, book, &WallClock).await;
-    if let Some(gate) = gate.filter(|_| guarded) {
+    crate::apply::guard(engine, workspaces, book, &WallClock).await.map_err(|error| {
+        Failure::failed(format!("placeholders cannot be guarded: {}", chain(&error)))
+            .hint("containers stay paused until it can be walked; see to that path and start again")
+    })?;
+    if let Some(gate) = gate {
         gate.set_guarded();
     }
     Ok(())
