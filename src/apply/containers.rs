@@ -196,6 +196,10 @@ where
         self.change(|record| {
             record.intent = Some(intent(Operation::Stop, attempt, now, reason));
             record.ready_since = None;
+            // It runs, so it may have written since: a start that landed late, for one.
+            if let Some(ending) = &mut record.ending {
+                ending.final_synced = false;
+            }
         })
         .await?;
         self.doors.engine.stop(id, grace).await?;
