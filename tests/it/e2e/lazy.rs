@@ -115,7 +115,7 @@ fn key_of(rig: &Rig, path: &str) -> Option<String> {
 }
 
 #[test]
-fn what_is_opened_in_a_container_is_all_there_and_nothing_is_left_behind() {
+fn seed_a_large_file_is_downloaded_when_it_is_opened_and_nothing_is_left_behind() {
     let files = [named("exhibits/a.bin", 1, 3 << 20), named("b.bin", 2, 5000), named("s", 3, 9)];
     let mut rig = lazy("lazy", &files, "");
     rig.start();

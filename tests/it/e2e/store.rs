@@ -206,12 +206,12 @@ fn comes_works_and_goes(server: &'static Server) {
 }
 
 #[test]
-fn a_session_on_s3_comes_works_goes_and_comes_back() {
+fn seed_a_storage_services_manifest_brings_the_files_and_edits_go_back_to_it() {
     comes_works_and_goes(servers::strict());
 }
 
 #[test]
-fn a_session_on_another_s3_server_comes_works_goes_and_comes_back() {
+fn seed_another_storage_services_manifest_brings_the_files_and_edits_go_back_to_it() {
     for server in &servers::all()[1..] {
         comes_works_and_goes(server);
     }
