@@ -308,6 +308,8 @@ pub async fn waiting<W: Workspaces, O: Objects, C: Clock>(
 /// store; with a path only what it has there, beside what is there now. The workspace follows by
 /// [`sync_restored`].
 ///
+/// `unfollowed`: the present manifest was not followed, and this is what was agreed on before it.
+///
 /// # Errors
 /// [`RestoreError`]: nothing was changed.
 #[expect(clippy::too_many_arguments, reason = "the doors, the session, what is asked")]
@@ -321,13 +323,14 @@ pub async fn put_back<W: Workspaces, O: Objects, C: Clock>(
     bounds: Bounds<'_>,
     at: &str,
     path: Option<&RelPath>,
+    unfollowed: Option<&Base>,
 ) -> Result<PutBack, RestoreError> {
     let excludes = Excludes::new(&spec.sync_exclude).map_err(FilesError::from)?;
     let emptied = true;
     let opens = opens(workspaces, spec);
     let work =
         Work { workspaces, objects, clock, place, spec, owner, bounds, excludes, emptied, opens };
-    work.put_back(at, path).await
+    work.put_back(at, path, unfollowed).await
 }
 
 /// Fetches what must be there before the start, smallest first, and notes the rest as lazy.

@@ -49,7 +49,11 @@ where
     let (_turn, stop) = doors.lanes.background(&record.uid).await;
     let _case = doors.lanes.case(&record.user, &record.case).await;
     let restoring = Restoring { doors, record, stop };
-    restoring.commit_edits().await?;
+    let unfollowed = if restoring.commit_edits().await? {
+        None
+    } else {
+        Some(doors.book.base(&record.uid).await.map_err(StepError::from)?.unwrap_or_default())
+    };
     let (there, workspace) = (place(record), &record.applied.resolved.workspace);
     let PutBack { id, difference } = files::put_back(
         &doors.workspaces,
@@ -61,6 +65,7 @@ where
         doors.lanes.bounds(),
         at,
         path,
+        unfollowed.as_ref(),
     )
     .await?;
     let what = match (difference.is_empty(), path) {
@@ -92,8 +97,9 @@ where
     C: Clock,
 {
     /// What is here is a state of its own before anything takes its place. A manifest that cannot
-    /// be read, or is gone, is what a restore mends: edits are kept by the merge after it.
-    async fn commit_edits(&self) -> Result<(), RestoreFailed> {
+    /// be read, or is gone, is what a restore mends: edits are kept by the merge after it. Whether
+    /// it is followed.
+    async fn commit_edits(&self) -> Result<bool, RestoreFailed> {
         match self.sync(false).await {
             Err(RestoreFailed::Restore(RestoreError::Files(error)))
                 if matches!(
@@ -102,9 +108,9 @@ where
                 ) =>
             {
                 tracing::info!(session = %self.record.name, %error, "restored over");
-                Ok(())
+                Ok(false)
             }
-            done => done,
+            done => done.map(|()| true),
         }
     }
 

@@ -14,8 +14,8 @@ mod files;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use tokio::io::AsyncReadExt as _;
@@ -29,13 +29,16 @@ const CHUNK: usize = 256 * 1024;
 /// A store in a directory. Clones are the same store.
 #[derive(Clone, Debug)]
 pub struct Directory {
-    inner: Arc<Inner>,
+    /// What the configuration names. Whatever directory stands there is the store.
+    path: PathBuf,
+    /// Before every key; empty or ending in `/`.
+    prefix: String,
+    /// The directory that stood there last.
+    inner: Arc<Mutex<Arc<Inner>>>,
 }
 
 #[derive(Debug)]
 struct Inner {
-    /// For people.
-    path: PathBuf,
     root: OwnedFd,
     /// Where objects are written before they have a name.
     staging: OwnedFd,
@@ -79,19 +82,29 @@ impl Directory {
         }
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
         let (root_fd, staging) = files::open_root(root).map_err(named)?;
-        let inner = Inner {
-            path: root.to_owned(),
-            root: root_fd,
-            staging,
-            prefix,
-            serial: AtomicU64::new(0),
-        };
-        Ok(Directory { inner: Arc::new(inner) })
+        let serial = AtomicU64::new(0);
+        let inner = Inner { root: root_fd, staging, prefix: prefix.clone(), serial };
+        let inner = Arc::new(Mutex::new(Arc::new(inner)));
+        Ok(Directory { path: root.to_owned(), prefix, inner })
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.inner.path
+        &self.path
+    }
+
+    /// The directory that stands at the path now: it may have been moved, mounted or put back.
+    /// One that is not there is not made anew: a missing store is not an empty one.
+    fn today(&self) -> Result<Arc<Inner>, Fault> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if !files::stands_at(&inner.root, &self.path)? {
+            let (root, staging) = files::open_root(&self.path)?;
+            let path = self.path.display();
+            tracing::warn!(%path, "another directory stands here: it is the store from now on");
+            let serial = AtomicU64::new(inner.serial.load(Ordering::Relaxed));
+            *inner = Arc::new(Inner { root, staging, prefix: self.prefix.clone(), serial });
+        }
+        Ok(Arc::clone(&inner))
     }
 
     async fn run<T: Send + 'static>(
@@ -100,9 +113,9 @@ impl Directory {
         key: &str,
         work: impl FnOnce(&Inner, &str) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let inner = Arc::clone(&self.inner);
-        let full = format!("{}{key}", inner.prefix);
-        let done = tokio::task::spawn_blocking(move || work(&inner, &full)).await;
+        let this = self.clone();
+        let full = format!("{}{key}", self.prefix);
+        let done = tokio::task::spawn_blocking(move || work(&*this.today()?, &full)).await;
         done.unwrap_or_else(|cut| Err(Fault::new(StoreErrorKind::Unavailable, cut)))
             .map_err(|fault| error(operation, key, fault))
     }

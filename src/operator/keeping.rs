@@ -127,7 +127,9 @@ fn refusal_of(failed: &RestoreFailed) -> Refusal {
             RestoreError::NoState(_) | RestoreError::NoReturn(NoReturn::NotThen(_)) => {
                 Refusal::NotFound(text)
             }
-            RestoreError::NoReturn(_) | RestoreError::NothingBeside(_) => Refusal::Refused(text),
+            RestoreError::NoReturn(_)
+            | RestoreError::NothingBeside(_)
+            | RestoreError::NotFollowed { .. } => Refusal::Refused(text),
             RestoreError::Files(_) => Refusal::Failed(text),
         },
         RestoreFailed::Step(crate::apply::StepError::Interrupted) => Refusal::Refused(

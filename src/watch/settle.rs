@@ -3,7 +3,8 @@
 //! Most prefixes of a spec are a different valid spec, so a file is read only after it was
 //! renamed in or closed from writing (`whole`), or was the same in two looks [`SETTLE`] apart;
 //! and an editor may take a file away for a moment, so it is gone only after two looks
-//! [`VANISH`] apart.
+//! [`VANISH`] apart. Files that vanish one soon after the other are gone together, so that the
+//! first of many is not acted on before their number is known.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,6 +13,8 @@ use std::time::Duration;
 pub(super) const SETTLE: Duration = Duration::from_millis(250);
 /// Two looks this far apart that miss a file make it gone.
 pub(super) const VANISH: Duration = Duration::from_secs(2);
+/// No file waits longer than this for others that vanish after it.
+const WAVE: Duration = Duration::from_secs(10);
 
 /// What tells one state of a file from another. Times are seconds and nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +88,7 @@ impl Tracker {
         track.newer = None;
         let since = *track.missing.get_or_insert(now);
         // What never was in force is not mourned.
-        let gone = track.taken.is_none() || now.saturating_sub(since) >= VANISH;
+        let gone = track.taken.is_none() || now >= gone_at(since, self.last_missing());
         if gone {
             self.names.remove(name);
         }
@@ -102,24 +105,37 @@ impl Tracker {
         self.names.get(name).is_some_and(|track| track.missing.is_some())
     }
 
+    /// Since when the last of those in force is missing.
+    fn last_missing(&self) -> Option<Duration> {
+        let in_force = self.names.values().filter(|track| track.taken.is_some());
+        in_force.filter_map(|track| track.missing).max()
+    }
+
     /// When the next look at something is due.
     pub(super) fn next(&self) -> Option<Duration> {
-        self.names.values().filter_map(Track::due).min()
+        let last = self.last_missing();
+        self.names.values().filter_map(|track| track.due(last)).min()
     }
 
     /// The names whose next look is due.
     pub(super) fn due(&self, now: Duration) -> Vec<String> {
-        let is_due = |track: &Track| track.due().is_some_and(|at| at <= now);
+        let last = self.last_missing();
+        let is_due = |track: &Track| track.due(last).is_some_and(|at| at <= now);
         self.names.iter().filter(|(_, t)| is_due(t)).map(|(name, _)| name.clone()).collect()
     }
 }
 
 impl Track {
-    fn due(&self) -> Option<Duration> {
+    fn due(&self, last_missing: Option<Duration>) -> Option<Duration> {
         let settles = self.newer.as_ref().map(|(_, since)| *since + SETTLE);
-        let vanishes = self.missing.map(|since| since + VANISH);
+        let vanishes = self.missing.map(|since| gone_at(since, last_missing));
         settles.into_iter().chain(vanishes).min()
     }
+}
+
+/// When a name that is missing since then is gone, if the last to vanish did so at `last`.
+fn gone_at(since: Duration, last: Option<Duration>) -> Duration {
+    (last.unwrap_or(since).max(since) + VANISH).min(since + WAVE)
 }
 
 #[cfg(test)]
@@ -174,6 +190,29 @@ mod tests {
         assert_eq!(tracker.due(at(2000)), ["a"]);
         assert!(tracker.missed("a", at(2000)));
         assert_eq!(tracker.names().count(), 0);
+    }
+
+    #[test]
+    fn files_that_vanish_one_after_the_other_are_gone_together() {
+        let mut tracker = Tracker::default();
+        for name in ["a", "b", "c"] {
+            tracker.took(name, file(1));
+        }
+        assert!(!tracker.missed("a", at(0)));
+        assert!(!tracker.missed("b", at(1500)));
+        assert!(!tracker.missed("a", at(2000)), "there may be more");
+        assert_eq!(tracker.next(), Some(at(3500)));
+        assert_eq!(tracker.due(at(3500)), ["a", "b"]);
+        assert!(tracker.missed("a", at(3500)) && tracker.missed("b", at(3500)));
+        // One that is missed again and again does not hold up another for ever.
+        assert!(!tracker.missed("c", at(4000)));
+        for step in 0..5 {
+            let name = format!("n{step}");
+            tracker.took(&name, file(1));
+            assert!(!tracker.missed(&name, at(5000 + step * 1900)));
+            assert!(!tracker.missed("c", at(5000 + step * 1900)));
+        }
+        assert!(tracker.missed("c", at(14_000)));
     }
 
     #[test]

@@ -234,7 +234,7 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         }
     }
 
-    async fn put(&self, key: &str, bytes: Vec<u8>) -> Result<(), FilesError> {
+    pub(super) async fn put(&self, key: &str, bytes: Vec<u8>) -> Result<(), FilesError> {
         let (size, sha256) = (bytes.len() as u64, sum(&bytes));
         let body: Body = Box::pin(std::io::Cursor::new(bytes));
         Ok(self.objects.put_new(&self.key(key), body, size, sha256).await?)

@@ -4,12 +4,12 @@
 
 use futures_util::{StreamExt as _, stream};
 
-use super::remote::{of_bytes, read, read_manifest};
+use super::remote::{of_base, of_bytes, read, read_manifest};
 use super::{FilesError, RACES, Work};
-use crate::model::{CaseName, ManifestEntry, RelPath, Remote, Timestamp, UserName};
+use crate::model::{Base, CaseName, ManifestEntry, RelPath, Remote, Timestamp, Tree, UserName};
 use crate::sync::{
     Difference, MANIFESTS, NoReturn, NoState, kept_manifest, parse_manifest, pick, put_back,
-    state_of,
+    render_manifest, render_tree, state_of, sum, tree_key,
 };
 use crate::world::{Clock, Objects, Workspaces};
 
@@ -154,9 +154,24 @@ pub enum RestoreError {
     /// The state is there, and cannot be put back like this.
     #[error(transparent)]
     NoReturn(#[from] NoReturn),
+    /// The state is the very manifest that is not followed.
+    #[error(
+        "`{id}` is the present manifest, which is not followed: it would remove what is here{}",
+        other_state(.other.as_deref())
+    )]
+    NotFollowed {
+        /// The state that was meant.
+        id: String,
+        /// The newest other one.
+        other: Option<String>,
+    },
     /// The present manifest cannot be read, so nothing can be put beside what it says.
     #[error("{0}; a restore without --path puts the whole state in its place")]
     NothingBeside(String),
+}
+
+fn other_state(other: Option<&str>) -> String {
+    other.map_or_else(String::new, |id| format!("; what was known before it is `{id}`"))
 }
 
 /// What a restore changed in the store.
@@ -174,12 +189,21 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         &self,
         at: &str,
         path: Option<&RelPath>,
+        unfollowed: Option<&Base>,
     ) -> Result<PutBack, RestoreError> {
         let prefix = format!("{}/", self.case());
+        if let Some(base) = unfollowed {
+            self.keep_known(base, &prefix).await?;
+        }
         let named = states(self.objects, &prefix).await?;
         let ids: Vec<&str> = named.iter().map(|named| named.id.as_str()).collect();
         let id = pick(&ids, at)?.to_owned();
         let chosen = named.iter().find(|named| named.id == id);
+        if unfollowed.is_some() && chosen.is_some_and(|named| named.current) {
+            let others = named.iter().rev().filter(|named| !named.current);
+            let other = others.map(|named| named.id.clone()).next();
+            return Err(RestoreError::NotFollowed { id, other });
+        }
         let key = chosen.map(|named| named.key.clone()).unwrap_or_default();
         let gone = || NoState::Unknown(id.clone());
         let (meta, bytes) = read(self.objects, &prefix, &key).await?.ok_or_else(gone)?;
@@ -197,6 +221,29 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
             }
         }
         Err(FilesError::Contended { case: self.case() }.into())
+    }
+
+    /// Keeps what both sides last agreed on as a state: after a manifest that was emptied, broken
+    /// or removed by somebody else, nothing in the store names it any more.
+    async fn keep_known(&self, base: &Base, prefix: &str) -> Result<(), FilesError> {
+        if base.files.is_empty() {
+            return Ok(());
+        }
+        let known = of_base(base);
+        let bytes = render_manifest(&known.files, &base.tree);
+        let sum = sum(&bytes).hex();
+        let etag = base.etag.as_deref().unwrap_or(&sum[..12]);
+        let key = kept_manifest(self.clock.now(), etag);
+        // Kept before under another time, or as what docket itself replaced.
+        let same = key.rsplit_once("Z-").map_or("", |(_, rest)| rest);
+        let listed = self.objects.list(&format!("{prefix}{MANIFESTS}")).await?;
+        if listed.iter().any(|meta| meta.key.ends_with(&format!("Z-{same}"))) {
+            return Ok(());
+        }
+        if base.tree != Tree::default() {
+            self.put(&tree_key(&bytes), render_tree(&base.tree)).await?;
+        }
+        self.put(&key, bytes).await
     }
 
     /// What is current. One that cannot be read, or is gone, is an empty one that is replaced.

@@ -90,6 +90,20 @@ pub(super) fn open_root(root: &Path) -> Result<(OwnedFd, OwnedFd), Fault> {
     Ok((fd, staging))
 }
 
+/// Whether this is the directory that stands at the path; an error if none does.
+pub(super) fn stands_at(root: &OwnedFd, path: &Path) -> Result<bool, Fault> {
+    let there = match rustix::fs::stat(path) {
+        Ok(there) => there,
+        Err(Errno::NOENT | Errno::NOTDIR) => {
+            let message = format!("the store's directory {} is not there", path.display());
+            return Err(Fault::new(Kind::Unavailable, message));
+        }
+        Err(errno) => return Err(errno.into()),
+    };
+    let ours = fstat(root)?;
+    Ok((there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino))
+}
+
 /// Removes what a killed operator left.
 fn sweep(staging: &OwnedFd) -> Result<(), Fault> {
     let now = clock_gettime(ClockId::Realtime).tv_sec;

@@ -220,6 +220,24 @@ async fn a_store_that_was_removed_is_not_an_empty_one() {
 }
 
 #[tokio::test]
+async fn the_store_is_whatever_directory_stands_at_its_path() {
+    let home = home();
+    home.put("a/b", b"x").await.unwrap();
+    let away = home.root().with_extension("away");
+    fs::rename(home.root(), &away).unwrap();
+    assert_eq!(kind(home.put("a/c", b"y").await), StoreErrorKind::Unavailable);
+    assert_eq!(kind(home.store.head("a/b").await), StoreErrorKind::Unavailable);
+    assert!(!home.root().exists(), "a missing store is not made anew");
+    fs::create_dir(home.root()).unwrap();
+    assert_eq!(home.store.head("a/b").await.unwrap(), None);
+    home.put("a/c", b"y").await.unwrap();
+    assert!(home.root().join("a/c").is_file() && !away.join("a/c").exists());
+    fs::remove_dir_all(home.root()).unwrap();
+    fs::rename(&away, home.root()).unwrap();
+    assert!(home.store.head("a/b").await.unwrap().is_some());
+}
+
+#[tokio::test]
 async fn a_prefix_keeps_two_stores_apart() {
     let temp = tempfile::tempdir().unwrap();
     let one = Directory::open(temp.path(), "/one/").unwrap();

@@ -291,6 +291,20 @@ fn f26_an_empty_broken_or_missing_manifest_deletes_nothing_and_a_restore_mends_i
         assert_eq!(edit.as_deref(), Some(&b"waits"[..]), "an edit outlives the restore");
         assert_eq!(bucket.stored("ann/one", "a.txt").as_deref(), Some(&b"kept"[..]));
     }
+    // Nothing else names what an outsider's empty manifest took the place of.
+    for kept in bucket.keys("ann/one/manifests/") {
+        bucket.remove(&kept);
+    }
+    bucket.put("ann/one/manifest.json", b"[]");
+    let only = rig.ok(&["history", "ann-one", "-o", "name"]);
+    let refused = rig.docket(&["restore", "ann-one", "--at", only.trim()]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert_eq!(local(&rig, "ann", "one", "a.txt").as_deref(), Some("kept"));
+    let known = states(&rig, "ann-one")[1]["id"].as_str().unwrap().to_owned();
+    assert!(refused.stderr.contains(&known), "{refused:?}");
+    rig.ok(&["restore", "ann-one", "--at", &known]);
+    rig.see("is synced again", "ann-one", |view| unsynced(view) == 0);
+    assert_eq!(bucket.stored("ann/one", "a.txt").as_deref(), Some(&b"kept"[..]));
     bucket.remove("ann/one/manifest.json");
     write(&rig, "a.txt", "an edit while there is none");
     assert_eq!(rig.docket(&["sync", "ann-one"]).code, 1);

@@ -122,6 +122,12 @@ impl Bucket {
         self.runtime.block_on(self.straight.delete(key)).unwrap();
     }
 
+    /// Every key that begins so.
+    pub fn keys(&self, prefix: &str) -> Vec<String> {
+        let listed = self.runtime.block_on(self.straight.list(prefix)).unwrap();
+        listed.into_iter().map(|meta| meta.key).collect()
+    }
+
     /// An object's bytes.
     pub fn get(&self, key: &str) -> Option<Vec<u8>> {
         self.runtime.block_on(async {
