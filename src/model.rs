@@ -10,6 +10,7 @@ mod name;
 mod observed;
 mod record;
 mod spec;
+mod words;
 
 pub use action::*;
 pub use condition::*;
@@ -19,6 +20,7 @@ pub use name::*;
 pub use observed::*;
 pub use record::*;
 pub use spec::*;
+pub use words::many;
 
 /// A moment of wall time; only records and people need it, never a wait.
 pub type Timestamp = chrono::DateTime<chrono::Utc>;

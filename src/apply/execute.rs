@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::{
     Action, ContainerId, Identity, ImagePin, Operation, Record, SessionName, SyncKind, Timestamp,
-    Uid,
+    Uid, many,
 };
 use crate::world::{
     Clock, Engine, EngineError, EngineErrorKind, Ledger, LedgerError, Objects, Place,
@@ -303,8 +303,8 @@ where
                 let Some(_) = &after.ending else { return Ok(()) };
                 if after.files.blocking > 0 || after.files.unsynced > 0 {
                     return Err(StepError::NotSafe(format!(
-                        "{} files are not stored; `docket files {}` says why",
-                        after.files.blocking.max(after.files.unsynced),
+                        "not stored: {}; `docket files {}` says why",
+                        many(after.files.blocking.max(after.files.unsynced), "file"),
                         after.name
                     )));
                 }

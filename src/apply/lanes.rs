@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{
-    CaseName, Operation, Progress, Record, RelPath, SyncKind, Timestamp, Uid, UserName,
+    CaseName, Operation, Progress, Record, RelPath, SyncKind, Timestamp, Uid, UserName, many,
 };
 use crate::world::{Clock, Engine, Ledger, Objects, ScanMode, Workspaces, Write};
 
@@ -233,7 +233,7 @@ where
     })
     .await?;
     if conflicts > 0 {
-        let message = format!("{conflicts} files were changed on both sides: both are kept");
+        let message = format!("changed on both sides, and both kept: {}", many(conflicts, "file"));
         doors.book.event(now, Some(&record.name), true, "Conflict", message);
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use comfy_table::Cell;
 
 use crate::api::EventList;
-use crate::model::{Event, Timestamp};
+use crate::model::{Event, Timestamp, many};
 use crate::operator::handle::TopView;
 use crate::status::SessionView;
 
@@ -190,7 +190,7 @@ fn retry(text: &mut String, view: &SessionView, now: Timestamp) {
         Some(_) => "again now".to_owned(),
         None => "not again before the spec changes".to_owned(),
     };
-    put(text, "Retry", format!("{}, {} failures, {when}", retry.operation, retry.failures));
+    put(text, "Retry", format!("{}, {}, {when}", retry.operation, many(retry.failures, "failure")));
     put(text, "  Last error", &retry.last_error);
 }
 

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use crate::model::{Condition, ConditionType, Reason, Timestamp, Truth};
+use crate::model::{Condition, ConditionType, Reason, Timestamp, Truth, many};
 use crate::status::SessionView;
 
 use super::Context;
@@ -99,8 +99,10 @@ fn blocks(text: &mut String, view: &SessionView) {
     }
     if !status.retry.operation.is_empty() {
         found.push(format!(
-            "{} failed {} times in a row, last: {}",
-            status.retry.operation, status.retry.failures, status.retry.last_error
+            "{} failed {} in a row, last: {}",
+            status.retry.operation,
+            many(status.retry.failures, "time"),
+            status.retry.last_error
         ));
     }
     if let Some(said) = overrides(view) {

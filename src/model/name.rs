@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// Why a text is not the name it was meant to be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not a {what}: expected {expected}")]
+#[error("`{text}` is not {}: expected {expected}", super::words::a(what))]
 pub struct BadName {
     /// What the text was meant to be, for people.
     pub what: &'static str,

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::model::{
     ClassName, Container, ContainerState, DesiredState, Ending, FileState, LazyMode, Operation,
-    Override, Record, SessionName,
+    Override, Record, SessionName, many,
 };
 use crate::plan::{Input, Plan, Session, Want};
 use crate::world::{Clock, Engine, Ledger, Objects, Probe, Workspaces, Write};
@@ -408,8 +408,10 @@ where
     fn synced_text(&self, name: &SessionName) -> String {
         match self.doors.book.by_session(name) {
             Some(record) => format!(
-                "{} files, {} unsynced, {} skipped",
-                record.files.total, record.files.unsynced, record.files.skipped
+                "{}, {} unsynced, {} skipped",
+                many(record.files.total, "file"),
+                record.files.unsynced,
+                record.files.skipped
             ),
             None => "the session is over".to_owned(),
         }

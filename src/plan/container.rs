@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::model::{
     Action, Container, ContainerDetail, ContainerState, Health, Network, OnFailure, Operation,
     Phase, Reason, Record, RestartPolicy, SessionPlan, SyncKind, Target, Termination, Timestamp,
-    UpdateStrategy,
+    UpdateStrategy, many,
 };
 
 use super::keep::{blocked, delta, short_of_space, wake};
@@ -454,7 +454,11 @@ fn health(
                 return SessionPlan { actions, ..blocked(Phase::Degraded, &closed) };
             }
             actions.push(stop(view, current, Reason::Unhealthy));
-            steps(Phase::Restarting, format!("{count} probes failed: {message}"), actions)
+            steps(
+                Phase::Restarting,
+                format!("{} failed: {message}", many(*count, "probe")),
+                actions,
+            )
         }
         Health::Failing { message, .. } if was_ready => {
             steps(Phase::Degraded, format!("a probe failed: {message}"), actions)

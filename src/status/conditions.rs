@@ -5,7 +5,7 @@
 
 use crate::model::{
     Action, ConditionType, ContainerState, Failure, Health, LargeFiles, Look, Network, Operation,
-    Phase, Progress, Reason, Record, Resolved, Rollout, Truth, UpdateStrategy,
+    Phase, Progress, Reason, Record, Resolved, Rollout, Truth, UpdateStrategy, many,
 };
 use crate::plan::{NoRoom, Want, expected_hash, refusal};
 
@@ -170,7 +170,8 @@ fn files_ready(scene: &Scene<'_>) -> Verdict {
         let Progress { files, files_total, bytes, bytes_total } = progress;
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         let (here, all) = (mib(bytes), mib(bytes_total));
-        let message = format!("{files} of {files_total} files are here, {here:.1} of {all:.1} MiB");
+        let message =
+            format!("{files} of {} are here, {here:.1} of {all:.1} MiB", many(files_total, "file"));
         return no(Reason::InProgress, message);
     }
     if let Some(failure) = scene.failure(Operation::Hydrate) {
@@ -272,9 +273,9 @@ fn no_container(scene: &Scene<'_>) -> Verdict {
 
 fn exited(scene: &Scene<'_>, record: &Record, attempt: u32) -> Verdict {
     if scene.plan.phase == Phase::CrashLoop {
-        let message = scene
-            .failure(Operation::Run)
-            .map(|failure| format!("{}, {} times in a row", failure.message, failure.count));
+        let message = scene.failure(Operation::Run).map(|failure| {
+            format!("{}, {} in a row", failure.message, many(failure.count, "time"))
+        });
         return no(Reason::CrashLoopBackOff, message.unwrap_or_default());
     }
     match record.last_termination.as_ref().filter(|end| end.attempt == attempt) {
@@ -305,9 +306,10 @@ fn healthy(scene: &Scene<'_>) -> Verdict {
     match &scene.one.health {
         Health::Passing => yes(Reason::Converged, ""),
         Health::Unknown => unknown(Reason::ProbeUnknown, "no probe was answered yet"),
-        Health::Failing { count, message } => {
-            no(Reason::ProbeFailing, format!("{count} probes failed in a row: {message}"))
-        }
+        Health::Failing { count, message } => no(
+            Reason::ProbeFailing,
+            format!("{} failed in a row: {message}", many(*count, "probe")),
+        ),
     }
 }
 
@@ -400,7 +402,10 @@ fn files_synced(scene: &Scene<'_>) -> Verdict {
         return (status, reason, message);
     }
     if record.files.blocking > 0 {
-        let message = format!("{} files were skipped; see `docket files`", record.files.blocking);
+        let message = format!(
+            "{} skipped; `docket files` says which and why",
+            many(record.files.blocking, "file")
+        );
         return no(Reason::FileSkipped, message);
     }
     if let Some(failure) = scene.failure(Operation::Sync) {
@@ -408,7 +413,10 @@ fn files_synced(scene: &Scene<'_>) -> Verdict {
     }
     let (files, bytes) = (record.files.unsynced, record.files.unsynced_bytes);
     if files > 0 {
-        return no(Reason::Unsynced, format!("{files} files of {bytes} bytes wait to be stored"));
+        return no(
+            Reason::Unsynced,
+            format!("{} of {} to be stored", many(files, "file"), many(bytes, "byte")),
+        );
     }
     if scene.one.sync_asked {
         return no(Reason::Unsynced, "files changed since the last sync");
