@@ -120,10 +120,82 @@ fn blocks(text: &mut String, view: &SessionView) {
             });
         }
     }
+    found.extend(remedies(view));
     if !found.is_empty() {
         text.push_str("What blocks it:\n");
         text.extend(found.iter().map(|line| format!("  {}\n", clean(line))));
     }
+}
+
+/// What a person can do about each reason that docket cannot help by itself, once each.
+fn remedies(view: &SessionView) -> Vec<String> {
+    let mut reasons: Vec<Reason> = Vec::new();
+    for condition in off(view).into_iter().filter(|c| c.kind != ConditionType::Stalled) {
+        if !reasons.contains(&condition.reason) {
+            reasons.push(condition.reason);
+        }
+    }
+    reasons.into_iter().filter_map(|reason| remedy(reason, view)).collect()
+}
+
+fn remedy(reason: Reason, view: &SessionView) -> Option<String> {
+    let name = &view.metadata.name;
+    let workspace = &view.status.workspace;
+    let port = view.status.port;
+    Some(match reason {
+        Reason::DiskPressure => format!(
+            "it wrote too much: raise workspace.quota (or free the disk), or remove files on the \
+             host under {workspace}"
+        ),
+        Reason::QuotaExceeded => format!(
+            "its workspace is full: raise workspace.quota, or remove files under {workspace}"
+        ),
+        Reason::LowSpace => {
+            "the disk is nearly full: free space under `workspaces:`, or lower `minFree`".to_owned()
+        }
+        Reason::PoolExhausted => {
+            "no port is free: widen `ports:` of the operator, or end or stop sessions with a port \
+             (a stopped one keeps its port; an ended one gives it back)"
+                .to_owned()
+        }
+        Reason::PortInUse => {
+            "its hostPort is taken: choose another, 0 for one of the range, or end who holds it"
+                .to_owned()
+        }
+        Reason::PortConflict => format!(
+            "somebody else listens on port {}: `ss -ltnp` on the host says who",
+            port.map_or("-".to_owned(), |port| port.to_string())
+        ),
+        Reason::NameConflict => {
+            "containers that are not docket's have its names (`docker ps -a`): remove or rename \
+             them, or set another `containerPrefix`"
+                .to_owned()
+        }
+        Reason::ManifestUnavailable => format!(
+            "bring manifest.json back, by `docket restore {name} --at ID` of what `docket history \
+             {name}` lists; if that is empty, from a backup of the store; without one, take its \
+             source away, `docket delete {name} --discard` (its files go to the trash), and put \
+             its source and what you want of {workspace} back"
+        ),
+        Reason::ManifestInvalid => format!(
+            "mend manifest.json in the store, or `docket restore {name} --at ID` (`docket history \
+             {name}`)"
+        ),
+        Reason::WorkspaceUnknown => {
+            "`docket doctor` says what is wrong with the workspaces' directory".to_owned()
+        }
+        Reason::FileSkipped => format!(
+            "`docket files {name}` says which and why: remove them under {workspace}, or raise the \
+             limit"
+        ),
+        Reason::ImageMissing => {
+            "build, load or pull its image on this engine, or correct container.image".to_owned()
+        }
+        Reason::StoreDenied => {
+            "the store refuses: check the credentials and the bucket's policy".to_owned()
+        }
+        _ => return None,
+    })
 }
 
 /// What can be done about what nothing but a change from outside helps.

@@ -153,6 +153,37 @@ fn a_healthy_session_is_explained_in_a_line() {
 }
 
 #[test]
+fn what_a_person_must_do_is_told_with_the_reason() {
+    let told = |kind: &str, reason: &str| {
+        let view = view(json!({"status": {
+            "workspace": "/w/alice/active/v-jones",
+            "conditions": [
+                condition("Ready", "False", reason, "as it is"),
+                condition(kind, "False", reason, "as it is"),
+            ]
+        }}));
+        let text = explain::draw(&view, now());
+        let (_, blocks) = text.split_once("What blocks it:\n").unwrap();
+        blocks.split_once("What happens next:").unwrap().0.trim().to_owned() + "\n"
+    };
+    let all = [
+        ("ContainerReady", "DiskPressure"),
+        ("PortReady", "PoolExhausted"),
+        ("ContainerReady", "NameConflict"),
+        ("FilesSynced", "ManifestUnavailable"),
+        ("WorkspaceReady", "WorkspaceUnknown"),
+    ];
+    let text: String = all.iter().map(|(kind, reason)| told(kind, reason)).collect();
+    expect![[r#"
+        it wrote too much: raise workspace.quota (or free the disk), or remove files on the host under /w/alice/active/v-jones
+        no port is free: widen `ports:` of the operator, or end or stop sessions with a port (a stopped one keeps its port; an ended one gives it back)
+        containers that are not docket's have its names (`docker ps -a`): remove or rename them, or set another `containerPrefix`
+        bring manifest.json back, by `docket restore alice-v-jones --at ID` of what `docket history alice-v-jones` lists; if that is empty, from a backup of the store; without one, take its source away, `docket delete alice-v-jones --discard` (its files go to the trash), and put its source and what you want of /w/alice/active/v-jones back
+        `docket doctor` says what is wrong with the workspaces' directory
+    "#]].assert_eq(&text);
+}
+
+#[test]
 fn what_is_missing_is_explained_with_its_time() {
     expect![[r#"
         bob-one is Preparing, not ready (ImagePullFailed: no such host).
