@@ -44,16 +44,29 @@ enum What {
 pub(super) async fn run(context: &Context, asked: &Wait) -> Result<Code, Failure> {
     session(&asked.name)?;
     let mut last = None;
-    let waited = tokio::time::timeout(asked.timeout, until(context, asked, &mut last)).await;
+    let (looked, mut look) = tokio::sync::watch::channel(false);
+    // However short the time, what is there is looked at once.
+    let over = async {
+        tokio::time::sleep(asked.timeout).await;
+        let _however_it_ends = tokio::time::timeout(LOOK, look.wait_for(|once| *once)).await;
+    };
+    let waited = tokio::select! {
+        biased;
+        done = until(context, asked, &mut last, &looked) => Ok(done),
+        () = over => Err(()),
+    };
     match waited {
         Ok(Ok(())) => {
             context.out.data(&format!("session/{} {}\n", asked.name, word(asked.what)))?;
             Ok(Code::Done)
         }
         Ok(Err(failure)) => Err(failure),
-        Err(_) => Err(late(asked, last.as_deref())),
+        Err(()) => Err(late(asked, last.as_deref())),
     }
 }
+
+/// How long the first look may take at most, beyond the time that was asked for.
+const LOOK: Duration = Duration::from_secs(5);
 
 fn word(what: What) -> &'static str {
     match what {
@@ -68,6 +81,7 @@ async fn until(
     context: &Context,
     asked: &Wait,
     last: &mut Option<Arc<SessionView>>,
+    looked: &tokio::sync::watch::Sender<bool>,
 ) -> Result<(), Failure> {
     let client = context.client()?;
     let path = format!("sessions?watch=true&name={}", part(&asked.name));
@@ -78,9 +92,11 @@ async fn until(
             Ok(mut changes) => {
                 connected = true;
                 while let Ok(Some(change)) = changes.value::<Watched>().await {
+                    let all = matches!(change, Watched::Bookmark);
                     if heeded(asked.what, change, last, &mut first_uid) {
                         return Ok(());
                     }
+                    looked.send_if_modified(|once| !std::mem::replace(once, *once || all) && all);
                 }
             }
             // Nobody was ever there: that is an answer. Later it may be a restart.

@@ -405,6 +405,10 @@ fn waiting_ends_when_it_is_so_and_says_why_when_it_is_not() {
     let (_, talk) = ended(&late, 5);
     assert!(talk.starts_with("error: session `ann-one` was not ready within 300ms\n"), "{talk}");
     assert!(talk.contains("ann-one is Starting, not ready"), "{talk}");
+    // No time at all is time for one look.
+    ended(&fake.docket(&["wait", "nobody", "--for=deleted", "--timeout", "0s"]), 0);
+    let (_, err) = ended(&fake.docket(&["wait", "ann-one", "--for=ready", "--timeout", "0s"]), 5);
+    assert!(err.contains("ann-one is ") && !err.contains("no such session"), "{err}");
     let waiting = fake.command(&["wait", "new-one", "--for=synced"]).stdout(Stdio::piped()).spawn();
     fake.put(view("new-one", "Running", "True"));
     ended(&waiting.unwrap().wait_with_output().unwrap(), 0);
