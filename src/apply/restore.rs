@@ -114,8 +114,14 @@ where
         }
     }
 
+    /// The class's folders stand whatever the state had: a container counts on them.
     async fn bring_it_here(&self) -> Result<(), RestoreFailed> {
-        self.sync(true).await
+        self.sync(true).await?;
+        let Restoring { doors, record, .. } = self;
+        let folders = &record.applied.resolved.workspace.folders;
+        let (there, owner) = (place(record), owner_of(record));
+        let made = doors.workspaces.ensure_folders(&there, folders, owner).await;
+        Ok(made.map_err(StepError::from)?)
     }
 
     async fn sync(&self, restored: bool) -> Result<(), RestoreFailed> {
