@@ -278,11 +278,9 @@ impl Engine for Docker {
         let full = format!("/{name}");
         let rows = self.rows(("name", pattern)).await?;
         let holder = rows.into_iter().find(|row| row.names.iter().flatten().any(|n| *n == full));
-        Ok(holder.map(|row| {
-            let labels = row.labels.unwrap_or_default();
-            let owner = labels.get(LABEL_INSTALLATION).map(String::as_str);
-            owner == Some(self.identity.installation.as_str())
-        }))
+        // Ours is what a listing shows: without all labels it would be waited for in vain.
+        let installation = self.identity.installation.as_str();
+        Ok(holder.map(|row| convert::from_summary(row, installation).is_ok()))
     }
 
     async fn resolve_image(

@@ -94,8 +94,11 @@ impl Engine for FakeEngine {
     async fn holder_of(&self, name: &str) -> Result<Option<bool>, EngineError> {
         self.up("list containers")?;
         let state = self.machine.state();
-        let found = state.containers.values().find(|one| one.request.name == name);
-        Ok(found.map(|one| one.label(LABEL_INSTALLATION) == self.installation.as_str()))
+        let found = state.containers.iter().find(|(_, one)| one.request.name == name);
+        let ours = |one: &super::machine::Vessel| {
+            one.label(LABEL_INSTALLATION) == self.installation.as_str()
+        };
+        Ok(found.map(|(id, one)| ours(one) && one.listed(id).is_some()))
     }
 
     async fn resolve_image(

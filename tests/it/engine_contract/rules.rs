@@ -273,6 +273,14 @@ rules! {
         assert_eq!(bench.engine.holder_of(&near).await.unwrap(), None);
     }
 
+    async fn what_has_our_label_and_is_no_session_is_foreign(bench) {
+        let mut request = bench.request().await;
+        request.labels.retain(|key, _| key == docket::world::LABEL_INSTALLATION);
+        bench.engine.create(&request).await.unwrap();
+        assert_eq!(bench.engine.list().await.unwrap(), []);
+        assert_eq!(bench.engine.holder_of(&request.name).await.unwrap(), Some(false));
+    }
+
     async fn of_ten_creates_at_once_one_wins(bench) {
         let request = bench.request().await;
         let tries = (0..10).map(|_| bench.engine.create(&request));
