@@ -209,8 +209,10 @@ reasons! {
     Terminating,
     /// The engine cannot be reached.
     EngineUnreachable,
-    /// The workspace could not be made or looked at.
+    /// The workspace could not be made.
     WorkspaceFailed,
+    /// The workspace was not looked at yet, or cannot be: nothing is known of it.
+    WorkspaceUnknown,
     /// Another directory stands where the workspace was.
     WorkspaceReplaced,
     /// The workspace directory is gone.

@@ -541,7 +541,6 @@ where
 
     fn doctor(&self, reply: oneshot::Sender<Answer<Vec<Finding>>>) {
         let doors = Arc::clone(&self.doors);
-        let space = self.space.clone();
         let low = self.settings.policy.min_free;
         tokio::spawn(async move {
             let mut findings = Vec::new();
@@ -609,8 +608,8 @@ where
                      6.14) and a file system with trusted attributes (ext4, XFS, btrfs)",
                 ),
             });
-            findings.push(match space {
-                crate::model::Look::Known(space) if low.is_short(space) => finding(
+            findings.push(match doors.workspaces.space().await {
+                Ok(space) if low.is_short(space) => finding(
                     "space",
                     "warn",
                     format!(
@@ -619,12 +618,13 @@ where
                     ),
                     "free space under `workspaces:` or lower `minFree`",
                 ),
-                crate::model::Look::Known(space) => {
-                    finding("space", "ok", format!("{} MiB free", space.free >> 20), "")
-                }
-                crate::model::Look::Unknown(why) => {
-                    finding("space", "warn", why, "look at `workspaces:`")
-                }
+                Ok(space) => finding("space", "ok", format!("{} MiB free", space.free >> 20), ""),
+                Err(error) => finding(
+                    "workspaces",
+                    "fail",
+                    error.to_string(),
+                    "sessions are left as they are until `workspaces:` can be looked at",
+                ),
             });
             give(reply, Ok(findings));
         });

@@ -271,6 +271,7 @@ pub(super) fn meanwhile(view: &View<'_>, own: &Own<'_>, waits: SessionPlan) -> S
     let watched = watch(view, current, waits.actions);
     let phase = match (watched.phase, waits.phase) {
         (Phase::Running, Phase::Updating) => Phase::Updating,
+        (Phase::Running, Phase::Unknown) => Phase::Unknown,
         (Phase::Running, _) => Phase::Degraded,
         (phase, _) => phase,
     };

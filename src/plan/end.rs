@@ -8,7 +8,7 @@ use crate::model::{
 
 use super::container::{self, is_alive};
 use super::keep::blocked;
-use super::{View, held, idle, steps, unseen};
+use super::{View, held, steps, unseen};
 
 /// Decides for a session that ends, or that begins to end for this cause.
 pub(super) fn end(view: &View<'_>, cause: Option<&str>) -> SessionPlan {
@@ -72,6 +72,11 @@ fn teardown(
     Ok(())
 }
 
+fn unseen_workspace(why: &str) -> SessionPlan {
+    let message = format!("the workspace is not seen: {why}");
+    held(Phase::Terminating, Reason::WorkspaceUnknown, message)
+}
+
 /// Whether the sync after the process is gone may be tried now.
 fn final_sync(
     view: &View<'_>,
@@ -79,10 +84,7 @@ fn final_sync(
 ) -> Result<(), Box<SessionPlan>> {
     match (&view.one.workspace, view.record.workspace) {
         (Look::Unknown(why), _) => {
-            return Err(Box::new(idle(
-                Phase::Terminating,
-                format!("the workspace is not seen: {why}"),
-            )));
+            return Err(Box::new(unseen_workspace(why)));
         }
         (Look::Known(None), Some(_)) => {
             return Err(Box::new(held(
@@ -143,9 +145,7 @@ fn unrecorded_directory(
     stuck: &impl Fn(&super::Closed) -> Box<SessionPlan>,
 ) -> Result<(), Box<SessionPlan>> {
     match &view.one.workspace {
-        Look::Unknown(why) => {
-            Err(Box::new(idle(Phase::Terminating, format!("the workspace is not seen: {why}"))))
-        }
+        Look::Unknown(why) => Err(Box::new(unseen_workspace(why))),
         Look::Known(Some(seen)) if seen.uid.as_ref() == Some(&view.record.uid) => {
             view.gate(Operation::Cleanup).map_err(|closed| stuck(&closed))?;
             actions.extend([Action::TrashWorkspace, Action::EmptyTrash]);

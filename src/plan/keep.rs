@@ -62,7 +62,7 @@ fn stray(view: &View<'_>, containers: &[Container]) -> Option<SessionPlan> {
         });
     }
     if stray.state != ContainerState::Removing {
-        actions.push(Action::RemoveContainer { id: stray.id.clone(), attempt: stray.attempt });
+        actions.push(container::remove(stray));
     }
     if let Err(closed) = container::gate_of(view, &actions) {
         return Some(blocked(Phase::Preparing, &closed));
@@ -290,7 +290,7 @@ fn workspace(view: &View<'_>, actions: &mut Vec<Action>) -> Result<(), Box<Sessi
         Look::Known(seen) => seen,
         Look::Unknown(why) => {
             let message = format!("the workspace is not seen: {why}");
-            return Err(Box::new(held(Phase::Unknown, Reason::WorkspaceFailed, message)));
+            return Err(Box::new(held(Phase::Unknown, Reason::WorkspaceUnknown, message)));
         }
     };
     match (record.workspace, seen) {

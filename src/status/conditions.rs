@@ -126,7 +126,7 @@ fn workspace(scene: &Scene<'_>) -> Verdict {
     let Some(record) = scene.record() else { return not_begun(scene) };
     match (&scene.one.workspace, record.workspace) {
         (Look::Unknown(why), _) => {
-            unknown(Reason::WorkspaceFailed, format!("the workspace is not seen: {why}"))
+            unknown(Reason::WorkspaceUnknown, format!("the workspace is not seen: {why}"))
         }
         (Look::Known(_), None) => match scene.failure(Operation::Workspace) {
             Some(failure) => failed(failure),

@@ -37,11 +37,27 @@ impl Inner {
         }
     }
 
+    /// That the root's path still leads to the root that is held open: containers are given
+    /// paths, and what is reached by one must be what is looked at.
+    fn at_its_path(&self) -> Result<(), Fault> {
+        let held = id_of(&self.root_fd)?;
+        let root = self.root.display();
+        let why = match rustix::fs::stat(&self.root) {
+            Ok(stat) if (stat.st_dev, stat.st_ino) == (held.dev, held.ino) => return Ok(()),
+            Ok(_) => format!("another directory stands at {root}"),
+            Err(errno) => format!("{root} is gone ({errno})"),
+        };
+        let why =
+            format!("{why}: put the one back that docket holds, or restart docket on this one");
+        Err(Fault::new(Kind::Io, why))
+    }
+
     pub(super) fn look(
         &self,
         user: &UserName,
         case: &CaseName,
     ) -> Result<Option<WorkspaceSeen>, Fault> {
+        self.at_its_path()?;
         let path = format!("{user}/active/{case}");
         match open_dir(&self.root_fd, path.as_bytes()) {
             Ok(fd) => Ok(Some(seen(&fd)?)),
@@ -76,6 +92,7 @@ impl Inner {
     }
 
     pub(super) fn ensure(&self, place: &Place, owner: (u32, u32)) -> Result<WorkspaceSeen, Fault> {
+        self.at_its_path()?;
         match self.open_case(place) {
             Ok(case) => return adopt(&case, &place.uid),
             Err(fault) if fault.kind == Kind::NotFound && place.id.is_none() => (),
@@ -246,6 +263,7 @@ impl Inner {
     }
 
     pub(super) fn space(&self) -> Result<Space, Fault> {
+        self.at_its_path()?;
         let stat = fstatvfs(&self.root_fd)?;
         let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
         Ok(Space { total: bytes(stat.f_blocks), free: bytes(stat.f_bavail) })

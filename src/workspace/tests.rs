@@ -573,6 +573,31 @@ async fn what_a_killed_operator_left_is_swept_but_an_edit_is_kept() {
     assert!(!docket.join("trash/kept-1").exists());
 }
 
+/// Containers are given paths: a root that is not at its path any more is not seen, and nothing
+/// is made in it.
+#[tokio::test]
+async fn a_root_that_was_moved_away_or_replaced_is_not_seen_until_it_is_back() {
+    let home = home();
+    let (place, _) = home.workspace("one").await;
+    let (root, aside) = (home.dir.path().join("ws"), home.dir.path().join("aside"));
+    let look = || home.local.look(&place.user, &place.case);
+    let seen = look().await.unwrap();
+    std::fs::rename(&root, &aside).unwrap();
+    let gone = look().await.unwrap_err().to_string();
+    assert!(gone.contains("ws is gone"), "{gone}");
+    std::fs::create_dir(&root).unwrap();
+    for error in [
+        look().await.unwrap_err(),
+        home.local.space().await.unwrap_err(),
+        home.local.ensure(&place, (1000, 1001)).await.unwrap_err(),
+    ] {
+        assert!(error.to_string().contains("another directory stands at"), "{error}");
+    }
+    std::fs::remove_dir(&root).unwrap();
+    std::fs::rename(&aside, &root).unwrap();
+    assert_eq!(look().await.unwrap(), seen);
+}
+
 #[tokio::test]
 async fn space_is_that_of_the_file_system() {
     let space = home().local.space().await.unwrap();

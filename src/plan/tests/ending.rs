@@ -362,7 +362,7 @@ fn a_workspace_that_is_not_seen_is_waited_for() {
          workspace ann-one unseen
          container ann-one exited port=8001",
         expect![[r#"
-            ann-one is Terminating: the workspace is not seen: I/O error
+            ann-one is Terminating: WorkspaceUnknown: the workspace is not seen: I/O error
         "#]],
     );
 }

@@ -341,7 +341,7 @@ fn a_workspace_that_is_not_seen_starts_nothing() {
          record ann-one port=8001
          workspace ann-one unseen",
         expect![[r#"
-            ann-one is Unknown: WorkspaceFailed: the workspace is not seen: I/O error
+            ann-one is Unknown: WorkspaceUnknown: the workspace is not seen: I/O error
         "#]],
     );
 }
