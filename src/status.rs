@@ -169,6 +169,17 @@ impl<'a> Scene<'a> {
         self.plan.actions.iter().any(which)
     }
 
+    /// Its container is being stopped, removed or frozen, or about to be, whatever is wanted by now.
+    fn taken_down(&self) -> bool {
+        let Some(current) = self.current() else { return false };
+        self.plans(|action| match action {
+            Action::StopContainer { id, .. }
+            | Action::RemoveContainer { id, .. }
+            | Action::PauseContainer { id, .. } => *id == current.id,
+            _ => false,
+        })
+    }
+
     /// Whether something other than a background sync is done or about to be done.
     fn at_work(&self) -> bool {
         let background = Action::Sync { kind: SyncKind::Background };

@@ -35,10 +35,8 @@ where
     ) -> Result<CreateRequest, StepError> {
         let applied = &record.applied;
         let spec = &applied.resolved;
-        let image = applied
-            .image
-            .as_ref()
-            .ok_or_else(|| StepError::LookAgain("its image is not resolved".to_owned()))?;
+        // A restart asked for meanwhile wants the image looked up anew: the next plan does.
+        let image = applied.image.as_ref().ok_or(StepError::Interrupted)?;
         let user_scope = spec.workspace.scope == Scope::User;
         let target = if user_scope {
             spec.workspace.mount_path.clone()

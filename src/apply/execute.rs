@@ -281,7 +281,7 @@ where
                 // One attempt, and whatever comes of it, the stop goes on.
                 let work = super::lanes::sync(self.doors, &record, kind, self.cancel);
                 match tokio::time::timeout(PRE_STOP, work).await {
-                    Ok(Ok(())) => (),
+                    Ok(Ok(()) | Err(StepError::Interrupted)) => (),
                     Ok(Err(met)) => self.event(true, "SyncFailed", &met.to_string()),
                     Err(_) => {
                         self.event(true, "SyncFailed", "the sync before the stop took too long");

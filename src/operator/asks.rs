@@ -38,15 +38,15 @@ where
             Ask::Diff(files, reply) => give(reply, self.plan_with(&files, true)),
             Ask::Apply(files, reply) => {
                 let answer = self.apply_files(&files).await;
-                give(reply, answer);
+                self.give_shown(reply, answer);
             }
             Ask::Delete { which, discard, reply } => {
                 let answer = self.delete(&which, discard).await;
-                give(reply, answer);
+                self.give_shown(reply, answer);
             }
             Ask::Verb(name, verb, reply) => {
                 let answer = self.verb(&name, verb).await;
-                give(reply, answer);
+                self.give_shown(reply, answer);
             }
             Ask::Sync(name, reply) => self.sync_now(&name, reply).await,
             Ask::Hydrate(name, paths, reply) => self.hydrate_now(&name, paths, reply),
@@ -58,7 +58,7 @@ where
             }
             Ask::ConfirmPrune(reply) => {
                 let answer = self.confirm_prune().await;
-                give(reply, answer);
+                self.give_shown(reply, answer);
             }
             Ask::Doctor(reply) => self.doctor(reply),
             Ask::History(name, most, reply) => self.history_of(&name, most, reply),
@@ -72,6 +72,13 @@ where
                 self.look_again = true;
             }
         }
+    }
+
+    /// Answers a command once what it changed is shown: whoever asks next, or waits, is never told
+    /// of the time before it.
+    fn give_shown<T>(&mut self, reply: oneshot::Sender<Answer<T>>, answer: Answer<T>) {
+        self.pass();
+        give(reply, answer);
     }
 
     /// Whether sources and engine were listed once: before, a plan would be of half a world.
@@ -264,6 +271,7 @@ where
                 discard: false,
                 pre_synced: false,
                 final_synced: false,
+                followed: BTreeMap::new(),
                 trashed: false,
             });
             ending.discard |= discard;
@@ -334,6 +342,10 @@ where
             return Err(Refusal::Refused(format!("session `{name}` is ending")));
         }
         let now = self.doors.clock.now();
+        // What it is doing was decided before: it stops before the next step.
+        if let Some(cancel) = self.live.get(name).and_then(|live| live.main.as_ref()) {
+            cancel.cancel();
+        }
         let changed = self.doors.book.update(&record.uid, |record| {
             let (state, suspend) = (record.applied.object.state, record.applied.object.suspend);
             match verb {

@@ -246,6 +246,9 @@ where
     /// A main runner is done: what it touched was looked at, and the next plan follows.
     pub(super) fn ran(&mut self, name: &SessionName, ran: &Ran, one: One) {
         match &ran.error {
+            Some((step, StepError::Interrupted)) => {
+                tracing::info!(session = %name, %step, "its steps end here: something else is wanted now");
+            }
             Some((step, error)) => {
                 tracing::warn!(session = %name, %step, %error, "a step failed");
             }

@@ -237,6 +237,9 @@ fn container(scene: &Scene<'_>) -> Verdict {
     let Some(record) = scene.record() else { return not_begun(scene) };
     let Some(current) = scene.current() else { return no_container(scene) };
     match current.state {
+        ContainerState::Running if scene.taken_down() => {
+            no(Reason::InProgress, "its container is being stopped")
+        }
         ContainerState::Running => yes(Reason::Converged, ""),
         ContainerState::Paused => {
             let reason = record.paused.unwrap_or(Reason::Paused);
@@ -335,6 +338,11 @@ fn up_to_date(scene: &Scene<'_>) -> Verdict {
 
 /// What is wanted is not what is in force.
 fn wanted_differs(scene: &Scene<'_>, record: &Record) -> Option<Verdict> {
+    let now = record.applied.generation;
+    let newer = |action: &Action| matches!(action, Action::Adopt { applied, .. } if applied.generation > now);
+    if scene.plans(newer) {
+        return Some(no(Reason::Updating, "a new spec is being taken into force"));
+    }
     let Want::Present { object, class_hash, resolved: Ok(resolved), .. } = &scene.one.want else {
         return None;
     };
@@ -346,9 +354,6 @@ fn wanted_differs(scene: &Scene<'_>, record: &Record) -> Option<Verdict> {
     }
     if object.hash == record.applied.object.hash && **resolved == record.applied.resolved {
         return None;
-    }
-    if scene.plans(|action| matches!(action, Action::Adopt { .. })) {
-        return Some(no(Reason::Updating, "a new spec is being taken into force"));
     }
     Some(match resolved.update.rollout {
         Rollout::OnNextStart => {

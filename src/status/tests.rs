@@ -8,11 +8,16 @@ use proptest::sample::select;
 
 use super::{Facts, Transitions, Viewed, view};
 use crate::model::{Condition, ConditionType, ContainerPrefix, Phase, Reason, Truth};
+use crate::plan::Plan;
 use crate::plan::tests::world::{World, at};
 
 fn look(world: &World, busy: Option<&str>) -> Vec<Viewed> {
+    look_amid(world, &world.plan(), busy)
+}
+
+/// What is told while this plan's steps are under way.
+fn look_amid(world: &World, plan: &Plan, busy: Option<&str>) -> Vec<Viewed> {
     let input = world.input();
-    let plan = world.plan();
     let prefix = ContainerPrefix::parse("docket").unwrap();
     let remembered = Transitions::new();
     let facts = Facts {
@@ -72,6 +77,66 @@ fn a_healthy_session_is_ready() {
               Healthy True Converged
               UpToDate True Converged
               FilesSynced True Synced
+        "#]],
+    );
+}
+
+/// What is told of a world while the steps planned in an earlier one are under way.
+#[expect(clippy::needless_pass_by_value, reason = "reads as `check(world, expect![..])`")]
+fn check_after(before: &str, world: &str, expected: Expect) {
+    let plan = World::parse(before).plan();
+    let viewed = look_amid(&World::parse(world), &plan, Some("sync files before the stop"));
+    let text: String = viewed.iter().map(draw).collect();
+    expected.assert_eq(&text);
+}
+
+/// `docket stop` and at once `docket start`: the stop is under way, and its container still answers.
+#[test]
+fn a_session_whose_container_is_being_stopped_is_not_ready() {
+    check_after(
+        "want      ann-one
+         record    ann-one port=8001 ready override=Stopped
+         container ann-one running port=8001 passing",
+        "want      ann-one
+         record    ann-one port=8001 ready
+         container ann-one running port=8001 passing",
+        expect![[r#"
+            ann-one Stopped
+              Ready False InProgress: its container is being stopped
+              Accepted True Accepted
+              WorkspaceReady True Converged
+              FilesReady True Converged
+              PortReady True Converged
+              ImageReady True Converged: pinned to sha256:web
+              ContainerReady False InProgress: its container is being stopped
+              Healthy True Converged
+              UpToDate True Converged
+              FilesSynced True Synced
+              Reconciling True InProgress: sync files before the stop
+        "#]],
+    );
+}
+
+/// Its container is what it was, but a spec that says otherwise is on its way into force.
+#[test]
+fn a_session_that_is_to_stop_by_a_new_spec_is_not_ready() {
+    check(
+        "want      ann-one state=Stopped
+         record    ann-one port=8001 ready
+         container ann-one running port=8001 passing",
+        expect![[r#"
+            ann-one Updating
+              Ready False Updating: a new spec is being taken into force
+              Accepted True Accepted
+              WorkspaceReady True Converged
+              FilesReady True Converged
+              PortReady True Converged
+              ImageReady True Converged: pinned to sha256:web
+              ContainerReady True Converged
+              Healthy True Converged
+              UpToDate False Updating: a new spec is being taken into force
+              FilesSynced True Synced
+              Reconciling True InProgress: its spec changed
         "#]],
     );
 }
