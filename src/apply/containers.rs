@@ -215,12 +215,22 @@ where
     }
 
     /// The proof of how it ended goes with it, so that is written down first.
-    pub(super) async fn remove(&mut self, id: &ContainerId, attempt: u32) -> Result<(), StepError> {
+    pub(super) async fn remove(
+        &mut self,
+        id: &ContainerId,
+        attempt: u32,
+        started_at: Option<Timestamp>,
+    ) -> Result<(), StepError> {
         self.touched.push(id.clone());
         if let Some(seen) = self.doors.engine.inspect(id).await? {
             let record = self.record()?;
             if is_alive(&seen) {
                 return Err(StepError::LookAgain(format!("container {id} runs")));
+            }
+            // What it wrote before it ended by itself is not stored: the next plan sees that start.
+            if seen.detail.as_ref().and_then(|detail| detail.started_at) != started_at {
+                let why = format!("container {id} was started since it was looked at");
+                return Err(StepError::LookAgain(why));
             }
             let exited = seen.state == ContainerState::Exited && seen.uid == record.uid;
             if let (true, Some(detail)) = (exited, &seen.detail) {

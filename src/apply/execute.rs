@@ -98,6 +98,8 @@ pub(super) struct Run<'a, E, O, W, L, C> {
     pub(super) uid: Option<Uid>,
     pub(super) made: Option<ContainerId>,
     pub(super) touched: Vec<ContainerId>,
+    /// The last starts, as this plan saw them, of the containers that it removes.
+    starts: BTreeMap<ContainerId, Timestamp>,
     cancel: &'a CancellationToken,
 }
 
@@ -117,7 +119,8 @@ where
     L: Ledger,
     C: Clock,
 {
-    let mut run = Run { doors, name, uid, made: None, touched: Vec::new(), cancel };
+    let starts = actions.iter().filter_map(last_start).collect();
+    let mut run = Run { doors, name, uid, made: None, touched: Vec::new(), starts, cancel };
     let mut error = None;
     for (number, action) in actions.iter().enumerate() {
         begins(number);
@@ -179,7 +182,9 @@ where
             Action::StopContainer { id, attempt, grace, reason } => {
                 self.stop(id, *attempt, *grace, *reason).await
             }
-            Action::RemoveContainer { id, attempt } => self.remove(id, *attempt).await,
+            Action::RemoveContainer { id, attempt, started_at } => {
+                self.remove(id, *attempt, *started_at).await
+            }
             Action::UpdateResources { id, resources } => {
                 self.touched.push(id.clone());
                 self.doors.engine.update(id, *resources).await?;
@@ -311,6 +316,7 @@ where
                 self.change(|record| {
                     if let Some(ending) = &mut record.ending {
                         ending.final_synced = true;
+                        ending.followed.clone_from(&self.starts);
                     }
                 })
                 .await
@@ -341,6 +347,13 @@ where
         self.doors.lanes.rooms.forget(&record.user, &record.case);
         self.event(false, "Ended", "nothing of it is left");
         Ok(())
+    }
+}
+
+fn last_start(action: &Action) -> Option<(ContainerId, Timestamp)> {
+    match action {
+        Action::RemoveContainer { id, started_at: Some(at), .. } => Some((id.clone(), *at)),
+        _ => None,
     }
 }
 

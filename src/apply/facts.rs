@@ -1,5 +1,7 @@
 //! Steps that only write facts into the record.
 
+use std::collections::BTreeMap;
+
 use crate::model::{
     Action, Applied, Ending, ImagePin, Operation, Reason, Record, Retired, RolledBack, Source,
     Termination, Uid,
@@ -137,6 +139,7 @@ where
                     discard: false,
                     pre_synced: false,
                     final_synced: false,
+                    followed: BTreeMap::new(),
                     trashed: false,
                 });
                 record.ready_since = None;

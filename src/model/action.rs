@@ -106,6 +106,9 @@ pub enum Action {
         id: ContainerId,
         /// Its number.
         attempt: u32,
+        /// When it was last started, as far as that was seen: if it was started since, what it
+        /// wrote is not stored.
+        started_at: Option<super::Timestamp>,
     },
     /// Changes limits in place.
     UpdateResources {
@@ -266,7 +269,7 @@ impl fmt::Display for Action {
             Action::StopContainer { id, grace, reason, .. } => {
                 write!(f, "stop container {id} within {}s ({reason})", grace.as_secs())
             }
-            Action::RemoveContainer { id, attempt } => {
+            Action::RemoveContainer { id, attempt, .. } => {
                 write!(f, "remove container {attempt} {id}")
             }
             Action::UpdateResources { id, .. } => write!(f, "change limits of container {id}"),

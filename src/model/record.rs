@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Timestamp;
 use super::condition::{ConditionType, Reason, Truth};
 use super::file::FileState;
-use super::name::{CaseName, SessionName, Uid, UserName};
+use super::name::{CaseName, ContainerId, SessionName, Uid, UserName};
 use super::observed::{FilesSeen, WorkspaceId};
 use super::spec::{DesiredState, Resolved, SessionObject};
 
@@ -233,6 +233,10 @@ pub struct Ending {
     pub pre_synced: bool,
     /// The sync after the process was gone succeeded: everything is stored.
     pub final_synced: bool,
+    /// Its containers' last starts before that sync. One that was started since, by a call that
+    /// landed late, may have written since.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub followed: BTreeMap<ContainerId, Timestamp>,
     /// The directory was moved to the trash.
     pub trashed: bool,
 }

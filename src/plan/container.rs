@@ -100,7 +100,16 @@ pub(super) fn stop(view: &View<'_>, container: &Container, reason: Reason) -> Ac
 }
 
 pub(super) fn remove(container: &Container) -> Action {
-    Action::RemoveContainer { id: container.id.clone(), attempt: container.attempt }
+    Action::RemoveContainer {
+        id: container.id.clone(),
+        attempt: container.attempt,
+        started_at: last_start(container),
+    }
+}
+
+/// When it was last started, as far as that was seen.
+pub(super) fn last_start(container: &Container) -> Option<Timestamp> {
+    container.detail.as_ref().and_then(|detail| detail.started_at)
 }
 
 /// The first closed gate among the operations of these steps.

@@ -48,7 +48,12 @@ fn teardown(
     // Every container under this name: one of a lost record could still write to the workspace.
     let ending = view.record.ending.as_ref();
     let discard = ending.is_some_and(|e| e.discard);
-    let synced = ending.is_some_and(|e| e.final_synced);
+    let followed = |container: &Container| {
+        let start = container::last_start(container);
+        container.state == ContainerState::Removing
+            || start == ending.and_then(|e| e.followed.get(&container.id).copied())
+    };
+    let synced = ending.is_some_and(|e| e.final_synced) && containers.iter().all(followed);
     let alive: Vec<&Container> = containers.iter().filter(|c| is_alive(c)).collect();
 
     let has_files = view.record.has_files();

@@ -58,6 +58,24 @@ fn an_end_after_the_sync_removes() {
     );
 }
 
+/// A start that was given up as unanswered landed after the final sync, and ended by itself.
+#[test]
+fn an_end_syncs_again_after_a_start_that_came_after_its_final_sync() {
+    check(
+        "gone ann-one
+         record ann-one port=8001 ending=presynced,stored followed=10:30:00
+         container ann-one exited port=8001 since=11:58:30",
+        expect![[r#"
+            ann-one is Terminating: its file is gone
+              sync files by checksum
+              remove container 1 c1
+              move workspace to the trash
+              remove workspace from the trash
+              release port and record
+        "#]],
+    );
+}
+
 #[test]
 fn an_end_after_the_removal_lets_go() {
     check(

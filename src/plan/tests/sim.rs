@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use super::world::*;
 use crate::model::*;
 use crate::plan::{Session, Want};
-use facts::{adopt, exit, fail, note_fact, roll_back};
+use facts::{adopt, exit, fail, note_fact, note_sync, roll_back};
 
 /// A directory on the disk.
 #[derive(Clone, Copy, Debug)]
@@ -288,7 +288,9 @@ impl Life {
             Action::StopContainer { id, attempt, reason, .. } => {
                 self.stop(session, id, *attempt, *reason);
             }
-            Action::RemoveContainer { id, attempt } => return self.remove(session, id, *attempt),
+            Action::RemoveContainer { id, attempt, .. } => {
+                return self.remove(session, id, *attempt);
+            }
             Action::UpdateResources { id, resources } => {
                 let container = self.find(session, id).unwrap();
                 container.detail.as_mut().unwrap().resources = *resources;
@@ -463,12 +465,7 @@ impl Life {
             return Ok(());
         }
         self.directory(session).expect("a directory to sync").dirty = false;
-        let record = self.record(session).unwrap();
-        record.last_sync = Some(now);
-        record.failures.remove(&Operation::Sync);
-        if let (SyncKind::Final, Some(ending)) = (kind, &mut record.ending) {
-            ending.final_synced = true;
-        }
+        note_sync(self.world.sessions.get_mut(session).unwrap(), kind, now);
         Ok(())
     }
 

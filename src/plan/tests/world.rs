@@ -358,6 +358,13 @@ fn more_of_record(record: &mut Record, session: &str, words: &Words, class: &Wor
         discard: done.contains("discard"),
         pre_synced: done.contains("presynced"),
         final_synced: done.contains("stored"),
+        followed: done
+            .contains("stored")
+            .then(|| {
+                (ContainerId("c1".to_owned()), words.time("followed").unwrap_or(at("10:30:00")))
+            })
+            .into_iter()
+            .collect(),
         trashed: done.contains("trashed"),
     });
 }

@@ -1,8 +1,11 @@
 //! What steps leave in a record, as the executor leaves it there.
 
+use std::collections::BTreeMap;
+
 use chrono::TimeDelta;
 
 use crate::model::*;
+use crate::plan::Session;
 
 pub(super) fn exit(container: &mut Container, code: i64, now: Timestamp) {
     container.state = ContainerState::Exited;
@@ -77,6 +80,7 @@ pub(super) fn note_fact(record: &mut Record, action: &Action, now: Timestamp) {
                 discard: false,
                 pre_synced: false,
                 final_synced: false,
+                followed: BTreeMap::new(),
                 trashed: false,
             });
         }
@@ -102,5 +106,18 @@ pub(super) fn note_fact(record: &mut Record, action: &Action, now: Timestamp) {
             record.retired = Some(Retired { reason: *reason, at: now });
         }
         other => panic!("{other} is not a note"),
+    }
+}
+
+/// A sync succeeded.
+pub(super) fn note_sync(one: &mut Session, kind: SyncKind, now: Timestamp) {
+    let record = one.record.as_mut().unwrap();
+    record.last_sync = Some(now);
+    record.failures.remove(&Operation::Sync);
+    if let (SyncKind::Final, Some(ending)) = (kind, &mut record.ending) {
+        let all = one.containers.known().into_iter().flatten();
+        let start = |c: &Container| Some((c.id.clone(), c.detail.as_ref()?.started_at?));
+        ending.final_synced = true;
+        ending.followed = all.filter_map(start).collect();
     }
 }
