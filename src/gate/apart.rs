@@ -24,7 +24,8 @@ pub(super) fn stand_apart() {
 }
 
 /// Where the hierarchy of a line of /proc/self/cgroup is mounted, if it is one that managers of
-/// services end processes by. Source: cgroups(7), the mount points that systemd uses.
+/// services and containers end processes by: runc finds a container's processes in `devices`.
+/// Source: cgroups(7), the mount points that systemd uses; runc's `GetAllPids`.
 fn hierarchy(line: &str) -> Option<String> {
     let (number, rest) = line.split_once(':')?;
     let (controllers, _) = rest.split_once(':')?;
@@ -35,7 +36,9 @@ fn hierarchy(line: &str) -> Option<String> {
             Some(format!("/sys/fs/cgroup{}", if unified { "/unified" } else { "" }))
         }
         (_, "name=systemd") => Some("/sys/fs/cgroup/systemd".to_owned()),
-        (_, "memory" | "freezer" | "pids") => Some(format!("/sys/fs/cgroup/{controllers}")),
+        (_, "memory" | "freezer" | "pids" | "devices") => {
+            Some(format!("/sys/fs/cgroup/{controllers}"))
+        }
         _ => None,
     }
 }
@@ -45,5 +48,22 @@ fn move_into(group: &str) {
     let moved = std::fs::write(format!("{group}/cgroup.procs"), "0");
     if let Err(error) = moved {
         tracing::debug!(group, %error, ?made, "not moved into a control group of its own");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::hierarchy;
+
+    #[test]
+    fn it_leaves_every_group_that_a_manager_ends_processes_by() {
+        let of = |line: &str| hierarchy(&format!("{line}:/docker/0123"));
+        for controller in ["memory", "freezer", "pids", "devices"] {
+            let told = of(&format!("7:{controller}"));
+            assert_eq!(told, Some(format!("/sys/fs/cgroup/{controller}")));
+        }
+        assert_eq!(of("9:name=systemd").as_deref(), Some("/sys/fs/cgroup/systemd"));
+        assert_eq!(of("2:cpuacct"), None);
+        assert!(of("0:").is_some());
     }
 }
