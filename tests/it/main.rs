@@ -10,12 +10,14 @@
 )]
 
 mod cli;
+mod docs;
 mod e2e;
 mod engine_contract;
 mod hostile;
 mod ledger_crash;
 mod lockfile;
 mod objects_contract;
+mod packaging;
 mod s3;
 #[cfg(feature = "testing")]
 mod sim;

@@ -1,0 +1,83 @@
+//! The Debian package's texts hold together with the binary. `packaging/deb --check` looks at a built package,
+//! `packaging/try` installs one on a machine of its own; both need tools that a plain build does not.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+fn read(name: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("packaging").join(name);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn set<'a>(unit: &'a str, key: &str) -> Vec<&'a str> {
+    unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('=')).collect()
+}
+
+#[test]
+fn the_unit_leaves_the_gate_alone_and_keeps_openat2() {
+    let unit = read("debian/docket.service");
+    assert_eq!(set(&unit, "KillMode"), ["process"], "a killed gate lets zeros through");
+    assert_eq!(set(&unit, "Type"), ["notify"]);
+    assert_eq!(set(&unit, "Restart"), ["always"]);
+    assert!(set(&unit, "RestrictSUIDSGID").is_empty(), "it takes openat2 away");
+    assert_eq!(
+        set(&unit, "ReadWritePaths"),
+        ["/run"],
+        "secrets lie there, and no mount may be between"
+    );
+    assert!(
+        set(&unit, "RuntimeDirectory").is_empty(),
+        "it would take secrets of running containers away"
+    );
+    let filter = set(&unit, "SystemCallFilter").join(" ");
+    assert!(filter.contains("fanotify_init") && filter.contains("fanotify_mark"), "{filter}");
+    let bounded = set(&unit, "CapabilityBoundingSet").join(" ");
+    for capability in bounded.split(' ').map(|name| name.trim_start_matches("CAP_")) {
+        assert!(unit.contains(&format!("#   {capability}  ")), "{capability} has no reason");
+    }
+}
+
+#[test]
+fn the_unit_runs_what_the_package_installs() {
+    let unit = read("debian/docket.service");
+    let started = set(&unit, "ExecStart").join("");
+    assert_eq!(started, "/usr/bin/docket run --config /etc/docket/docket.yaml");
+    let manifest = include_str!("../../Cargo.toml");
+    assert!(manifest.contains(r#"["target/release/docket", "usr/bin/", "755"]"#));
+    assert!(manifest.contains(r#"conf-files = ["/etc/docket/docket.yaml"]"#));
+}
+
+#[test]
+fn the_packaged_configuration_is_acceptable_and_names_the_packaged_directories() {
+    let place = tempfile::tempdir().unwrap();
+    fs::write(place.path().join("docket.yaml"), read("debian/docket.yaml")).unwrap();
+    let example = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples/classroom.yaml");
+    let out = Command::new(env!("CARGO_BIN_EXE_docket"))
+        .current_dir(place.path())
+        .arg("validate")
+        .arg(example)
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let config = read("debian/docket.yaml");
+    for dir in ["state", "workspaces", "objects"] {
+        let path = format!("/var/lib/docket/{dir}");
+        assert!(config.contains(&path) && read("debian/postinst").contains(&path), "{path}");
+    }
+}
+
+#[test]
+fn the_maintainers_scripts_can_be_read() {
+    for script in ["debian/postinst", "debian/prerm", "debian/postrm"] {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("packaging").join(script);
+        let out = Command::new("sh").arg("-n").arg(&path).output().unwrap();
+        assert!(out.status.success(), "{script}: {}", String::from_utf8_lossy(&out.stderr));
+        assert!(read(script).contains("#DEBHELPER#"), "{script} leaves the unit's part out");
+    }
+    for script in ["deb", "try", "image/build"] {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("packaging").join(script);
+        let out = Command::new("bash").arg("-n").arg(&path).output().unwrap();
+        assert!(out.status.success(), "{script}: {}", String::from_utf8_lossy(&out.stderr));
+    }
+}
