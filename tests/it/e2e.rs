@@ -8,6 +8,7 @@ mod exact;
 mod examples;
 mod faults;
 mod hostile;
+mod image;
 mod lazy;
 mod life;
 mod promises;
