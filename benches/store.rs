@@ -1,27 +1,38 @@
-//! Docket's own transfer path beside rclone and the AWS CLI, on the same server and files, one
-//! after the other in turn. Prints medians and their ratios; asserts no time.
+//! Docket's own transfer path beside rclone, the AWS CLI and a plain loop that does nothing but the
+//! calls, on the same server and files, one after the other in turn. Prints medians and their
+//! ratios; asserts no time.
 //!
-//! `cargo bench --bench store` (`PAIRS=5`, `FILES=10000`, `LARGE_MIB=1024`, `AWS=0` without the
-//! AWS CLI, which takes most of the time). The server is one of the tests' own, with its objects
-//! in memory; `scripts/s3-peers` installs the others. Peers copy; docket hashes, makes sure that
-//! what came is on the disk, and swaps a manifest.
+//! `cargo bench --bench store` (`PAIRS=5`, `FILES=10000`, `LARGE_MIB=1024`; `AWS=0` without the AWS
+//! CLI, which takes most of the time; `ONLY=small` or `large` or `crowd`). The server holds its
+//! objects in memory (`store/server.rs`), so that the clients are what is measured;
+//! `scripts/s3-peers` installs the others. Peers copy; docket hashes, makes sure that what came is
+//! on the disk, and swaps a manifest.
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::unnecessary_wraps,
     reason = "a bench stands outside: it measures with the wall clock and prints"
 )]
 
+#[path = "store/floor.rs"]
+mod floor;
+#[path = "store/server.rs"]
+mod server;
+#[path = "store/told.rs"]
+mod told;
 #[path = "store/worker.rs"]
 mod worker;
 
-use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+use told::Told;
 
 const BUCKET: &str = "docket-bench";
 const SMALL: usize = 4096;
@@ -32,30 +43,40 @@ fn number(name: &str, default: usize) -> usize {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// The server, with its objects on a tmpfs: the disk is not what is measured.
+/// The server, in a process of its own.
 struct Server {
     process: Child,
-    endpoint: String,
+    address: String,
 }
 
 impl Server {
     fn start() -> Server {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/s3-server");
-        let installed =
-            Command::new(script).args(["install", "s3s"]).stdout(Stdio::null()).status();
-        assert!(installed.unwrap().success());
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let address = format!("127.0.0.1:{port}");
-        let process = Command::new(script)
-            .args(["run", "s3s", &address])
-            .env("TMPDIR", "/dev/shm")
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .env("STORE_BENCH_SERVER", "1")
             .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        while TcpStream::connect(&address).is_err() {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Server { process, endpoint: format!("http://{address}") }
+        let mut address = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut address).unwrap();
+        let server = Server { process, address: address.trim().to_owned() };
+        server.tell("PUT");
+        server
+    }
+
+    /// Forgets everything.
+    fn clear(&self) {
+        self.tell("DELETE");
+        self.tell("PUT");
+    }
+
+    fn tell(&self, method: &str) {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        let head = format!("{method} /{BUCKET} HTTP/1.1\r\nhost: {}\r\n", self.address);
+        write!(stream, "{head}authorization: none\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 20"), "{answer}");
     }
 }
 
@@ -66,7 +87,7 @@ impl Drop for Server {
     }
 }
 
-/// Docket's side.
+/// Docket's side, or the floor's.
 struct Docket {
     root: PathBuf,
     process: Child,
@@ -75,7 +96,7 @@ struct Docket {
 }
 
 /// What a command came to.
-struct Told {
+struct Did {
     took: f64,
     files: usize,
     /// MiB, now and at most.
@@ -88,6 +109,7 @@ impl Docket {
             .envs(peers.environment.iter().map(|(name, value)| (name, value)))
             .env("STORE_BENCH_WORKER", root)
             .env("STORE_BENCH_ENDPOINT", &peers.endpoint)
+            .env("MALLOC_ARENA_MAX", "2") // as `docket run` sets it
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -97,13 +119,13 @@ impl Docket {
         Docket { root: root.to_owned(), process, ask, answers }
     }
 
-    fn ask(&mut self, line: &str) -> Told {
+    fn ask(&mut self, line: &str) -> Did {
         writeln!(self.ask, "{line}").unwrap();
         let mut answer = String::new();
         self.answers.read_line(&mut answer).unwrap();
         let numbers: Vec<f64> = answer.split_whitespace().map(|n| n.parse().unwrap()).collect();
         let [nanos, files, now, most] = numbers[..] else { panic!("the worker died at `{line}`") };
-        Told { took: nanos / 1e9, files: files as usize, memory: (now / 1024.0, most / 1024.0) }
+        Did { took: nanos / 1e9, files: files as usize, memory: (now / 1024.0, most / 1024.0) }
     }
 
     fn out(&self, case: &str) -> PathBuf {
@@ -138,8 +160,9 @@ impl Peers {
         let text = String::from_utf8(found.stdout).unwrap();
         let (rclone, aws) = text.trim().split_once('\n').unwrap();
         let config = root.join("aws-config");
-        let text = "[default]\nregion = us-east-1\ns3 =\n  max_concurrent_requests = 32\n  \
-                    addressing_style = path\n";
+        let text = "[default]\nregion = us-east-1\nrequest_checksum_calculation = when_required\n\
+                    response_checksum_validation = when_required\ns3 =\n  \
+                    max_concurrent_requests = 32\n  addressing_style = path\n";
         std::fs::write(&config, text).unwrap();
         let set = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let environment = vec![
@@ -160,7 +183,8 @@ impl Peers {
         Peers { environment, endpoint, rclone, aws }
     }
 
-    fn run(&self, program: &str, args: &[&str]) -> f64 {
+    /// How long it took; a failure is told and does not end the others' rounds.
+    fn run(&self, program: &str, args: &[&str]) -> Option<f64> {
         let began = Instant::now();
         let out = Command::new(program)
             .args(args)
@@ -169,74 +193,25 @@ impl Peers {
             .output()
             .unwrap();
         let took = began.elapsed().as_secs_f64();
-        let words = String::from_utf8_lossy(&out.stderr);
-        assert!(out.status.success(), "{program} {args:?}: {words}");
-        took
+        if !out.status.success() {
+            eprintln!("{program} {args:?} failed: {}", String::from_utf8_lossy(&out.stderr));
+        }
+        out.status.success().then_some(took)
     }
 
-    fn rclone(&self, from: &str, to: &str) -> f64 {
+    fn rclone(&self, from: &str, to: &str) -> Option<f64> {
         let n = RCLONE_TRANSFERS;
+        // A large file in parts beside each other, as the others do.
         let tuned = ["--transfers", n, "--checkers", n, "--fast-list", "--checksum"];
-        self.run(&self.rclone, &[&["copy", from, to][..], &tuned].concat())
+        let large = ["--s3-upload-concurrency", "8", "--s3-chunk-size", "8M"];
+        self.run(&self.rclone, &[&["copy", from, to][..], &tuned, &large].concat())
     }
 
     fn aws(&self, args: &[&str]) -> Option<f64> {
         let aws = self.aws.as_ref()?;
         let all =
             [&["--endpoint-url", &self.endpoint, "s3"], args, &["--only-show-errors"]].concat();
-        Some(self.run(aws, &all))
-    }
-}
-
-/// Seconds by row and by who.
-#[derive(Default)]
-struct Times(BTreeMap<&'static str, BTreeMap<&'static str, Vec<f64>>>);
-
-impl Times {
-    fn add(&mut self, row: &'static str, who: &'static str, took: impl Into<Option<f64>>) {
-        let all = self.0.entry(row).or_default().entry(who).or_default();
-        all.extend(took.into());
-    }
-
-    fn median(&self, row: &str, who: &str) -> Option<f64> {
-        let mut all = self.0.get(row)?.get(who)?.clone();
-        all.sort_by(f64::total_cmp);
-        all.get(all.len() / 2).copied()
-    }
-
-    /// The lowest and highest ratio of a pair.
-    fn spread(&self, row: &str, who: &str) -> Option<(f64, f64)> {
-        let row = self.0.get(row)?;
-        let pairs =
-            row.get("docket")?.iter().zip(row.get(who)?).map(|(ours, theirs)| ours / theirs);
-        pairs.fold(None, |seen, ratio| {
-            let (low, high): (f64, f64) = seen.unwrap_or((ratio, ratio));
-            Some((low.min(ratio), high.max(ratio)))
-        })
-    }
-
-    fn print(&self, rows: &[(&'static str, &str)]) {
-        println!(
-            "{:22} {:>9} {:>9} {:>9}  {:>22}  {:>8}  goal",
-            "", "docket", "rclone", "aws", "to rclone (spread)", "to aws"
-        );
-        for (row, goal) in rows {
-            let seconds =
-                |who| self.median(row, who).map_or("-".to_owned(), |s| format!("{s:.3} s"));
-            let Some(ours) = self.median(row, "docket") else { continue };
-            let ratio = |who| self.median(row, who).map(|theirs| ours / theirs);
-            let rclone = match (ratio("rclone"), self.spread(row, "rclone")) {
-                (Some(ratio), Some((low, high))) => format!("{ratio:.2} ({low:.2}-{high:.2})"),
-                _ => "-".to_owned(),
-            };
-            let aws = ratio("aws").map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
-            println!(
-                "{row:22} {:>9} {:>9} {:>9}  {rclone:>22}  {aws:>8}  {goal}",
-                seconds("docket"),
-                seconds("rclone"),
-                seconds("aws")
-            );
-        }
+        self.run(aws, &all)
     }
 }
 
@@ -262,58 +237,124 @@ fn remove(gone: &[&Path]) {
     }
 }
 
+/// Who does a step.
+const ALL: [&str; 4] = ["docket", "rclone", "aws", "floor"];
+
+/// Waits until the disk is as quick as it is idle, or for a minute.
+fn settle(directory: &Path) {
+    let began = Instant::now();
+    let mut quick = 0;
+    while quick < 5 && began.elapsed().as_secs() < 60 {
+        let written = Instant::now();
+        let file = std::fs::File::create(directory.join("probe")).unwrap();
+        file.sync_all().unwrap();
+        quick = if written.elapsed().as_millis() < 20 { quick + 1 } else { 0 };
+    }
+}
+
 struct Bench {
     root: PathBuf,
     server: Server,
     peers: Peers,
     docket: Docket,
-    times: Times,
-    peaks: BTreeMap<&'static str, f64>,
+    floor: Docket,
+    told: Told,
+}
+
+/// One round over files of one kind.
+struct Round {
+    n: usize,
+    case: String,
+    files: usize,
+    /// Where docket has them, and so everybody takes them from.
+    source: PathBuf,
+    /// Where the others bring them.
+    came: PathBuf,
 }
 
 impl Bench {
-    fn ours(&mut self, row: &'static str, line: &str, files: usize) {
-        let told = self.docket.ask(line);
-        assert_eq!(told.files, files, "{line}");
-        self.times.add(row, "docket", told.took);
-        let peak = self.peaks.entry(row).or_default();
-        *peak = peak.max(told.memory.1);
+    fn ours(&mut self, n: usize, row: &'static str, line: &str, files: usize) {
+        let did = self.docket.ask(line);
+        assert_eq!(did.files, files, "{line}");
+        self.told.add(n, row, "docket", Some(did.took));
+        self.told.peak(row, did.memory.1);
     }
 
-    /// One round over files of one kind.
-    fn pair(&mut self, n: usize, rows: [&'static str; 2], files: usize, size: usize) {
+    /// A step by everybody in turn; who begins changes from round to round.
+    fn all(
+        &mut self,
+        round: &Round,
+        row: &'static str,
+        step: impl Fn(&mut Bench, &Round, &'static str) -> Option<f64>,
+    ) {
+        for turn in 0..ALL.len() {
+            let who = ALL[(round.n + turn) % ALL.len()];
+            // What the one before wrote is not written back on the other's time.
+            rustix::fs::sync();
+            let took = step(self, round, who);
+            self.told.add(round.n, row, who, took);
+        }
+    }
+
+    fn up(&mut self, round: &Round, row: &'static str, again: bool) {
+        self.all(round, row, |bench, round, who| {
+            let (from, case) = (round.source.to_str().unwrap(), &round.case);
+            let (remote, url) = (format!("b:{BUCKET}/r/{case}"), format!("s3://{BUCKET}/a/{case}"));
+            match who {
+                "docket" => {
+                    bench.ours(round.n, row, &format!("sync {case}"), round.files);
+                    None
+                }
+                "rclone" => bench.peers.rclone(from, &remote),
+                "aws" if again => bench.peers.aws(&["sync", from, &url]),
+                "aws" => bench.peers.aws(&["cp", "--recursive", from, &url]),
+                _ if again => None,
+                _ => Some(bench.floor.ask(&format!("floor-up {from} f/{case}")).took),
+            }
+        });
+    }
+
+    fn down(&mut self, round: &Round, row: &'static str) {
+        self.all(round, row, |bench, round, who| {
+            let (into, case) = (round.came.join(who), &round.case);
+            let into = into.to_str().unwrap();
+            let (remote, url) = (format!("b:{BUCKET}/r/{case}"), format!("s3://{BUCKET}/a/{case}"));
+            match who {
+                "docket" => {
+                    bench.ours(round.n, row, &format!("down {case}"), round.files);
+                    None
+                }
+                "rclone" => bench.peers.rclone(&remote, into),
+                "aws" => bench.peers.aws(&["cp", "--recursive", &url, into]),
+                _ => Some(bench.floor.ask(&format!("floor-down f/{case} {into}")).took),
+            }
+        });
+    }
+
+    fn round(&mut self, n: usize, rows: [&'static str; 2], files: usize, size: usize) {
         let case = format!("{}-{n}", rows[0].split_whitespace().next().unwrap_or_default());
         self.docket.ask(&format!("make {case}"));
         let source = self.docket.out(&case);
         fill(&source, files, size, n as u64 + 1);
-        let (from, remote) = (source.to_str().unwrap().to_owned(), format!("b:{BUCKET}/r/{case}"));
-        let url = format!("s3://{BUCKET}/a/{case}");
-        let came = self.root.join("came");
-        let into = came.to_str().unwrap().to_owned();
-        self.ours(rows[0], &format!("sync {case}"), files);
-        self.times.add(rows[0], "rclone", self.peers.rclone(&from, &remote));
-        self.times.add(rows[0], "aws", self.peers.aws(&["cp", "--recursive", &from, &url]));
+        let came = self.root.join("came").join(&case);
+        let round = Round { n, case, files, source, came };
+        self.up(&round, rows[0], false);
         if files > 1 {
-            self.unchanged(&case, &from, &remote, &url, files);
+            self.up(&round, "nothing changed", true);
+            let head = self.docket.ask(&format!("head {}", round.case)).took;
+            self.told.add(n, "one manifest check", "docket", Some(head));
+            let words = format!("changed {}", round.case);
+            std::fs::write(round.source.join("d0/f1.bin"), words).unwrap();
+            self.up(&round, "one changed", true);
         }
-        self.ours(rows[1], &format!("down {case}"), files);
-        remove(&[&self.docket.came(&case)]);
-        self.times.add(rows[1], "rclone", self.peers.rclone(&remote, &into));
-        remove(&[&came]);
-        self.times.add(rows[1], "aws", self.peers.aws(&["cp", "--recursive", &url, &into]));
-        remove(&[&came, &source]);
-    }
-
-    fn unchanged(&mut self, case: &str, from: &str, remote: &str, url: &str, files: usize) {
-        self.ours("nothing changed", &format!("sync {case}"), files);
-        let head = self.docket.ask(&format!("head {case}")).took;
-        self.times.add("one manifest check", "docket", head);
-        self.times.add("nothing changed", "rclone", self.peers.rclone(from, remote));
-        self.times.add("nothing changed", "aws", self.peers.aws(&["sync", from, url]));
-        std::fs::write(self.docket.out(case).join("d0/f1.bin"), format!("changed {case}")).unwrap();
-        self.ours("one changed", &format!("sync {case}"), files);
-        self.times.add("one changed", "rclone", self.peers.rclone(from, remote));
-        self.times.add("one changed", "aws", self.peers.aws(&["sync", from, url]));
+        self.down(&round, rows[1]);
+        // Many small files stay to the end: ext4 is slow to make new ones for minutes after others
+        // were removed.
+        if files == 1 {
+            remove(&[&round.source, &round.came, &self.docket.came(&round.case)]);
+            settle(&self.root);
+        }
+        self.server.clear();
     }
 
     /// Many sessions at once, small and large files: what the operator's memory is bounded for.
@@ -325,55 +366,44 @@ impl Bench {
             fill(&self.docket.out(case).join("large"), 2, 40 << 20, n as u64 + 2000);
         }
         let all = cases.join(" ");
-        self.ours("20 sessions up", &format!("sync {all}"), 20 * 502);
-        self.ours("20 sessions down", &format!("down {all}"), 20 * 502);
+        self.ours(0, "20 sessions up", &format!("sync {all}"), 20 * 502);
+        self.ours(0, "20 sessions down", &format!("down {all}"), 20 * 502);
     }
 }
 
 fn main() {
+    if std::env::var_os("STORE_BENCH_SERVER").is_some() {
+        return server::serve();
+    }
     if let Some(root) = std::env::var_os("STORE_BENCH_WORKER") {
         let endpoint = std::env::var("STORE_BENCH_ENDPOINT").unwrap();
         return worker::serve(root.into(), &endpoint, BUCKET);
     }
     let (pairs, files) = (number("PAIRS", 5), number("FILES", 10_000));
     let large = number("LARGE_MIB", 1024) << 20;
+    let only = std::env::var("ONLY").ok();
+    let wanted = |what: &str| only.as_ref().is_none_or(|only| only == what);
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().to_owned();
     let server = Server::start();
-    let peers = Peers::find(&server.endpoint, &root);
-    // What spares a question for each copy also keeps it from making the bucket.
-    peers.run(&peers.rclone, &["mkdir", "--s3-no-check-bucket=false", &format!("b:{BUCKET}")]);
-    let docket = Docket::start(&root, &peers);
-    let (times, peaks) = (Times::default(), BTreeMap::new());
-    let mut bench = Bench { root, server, peers, docket, times, peaks };
+    let peers = Peers::find(&format!("http://{}", server.address), &root);
+    let docket = Docket::start(&root.join("docket"), &peers);
+    let floor = Docket::start(&root.join("floor"), &peers);
+    let mut bench = Bench { root, server, peers, docket, floor, told: Told::default() };
     let idle = bench.docket.ask("idle").memory.0;
-    for n in 0..pairs {
-        bench.pair(n, ["small files up", "small files down"], files, SMALL);
+    for n in (0..pairs).filter(|_| wanted("small")) {
+        bench.round(n, ["small files up", "small files down"], files, SMALL);
     }
-    for n in 0..pairs {
-        bench.pair(n, ["large file up", "large file down"], 1, large);
+    for n in (0..pairs).filter(|_| wanted("large")) {
+        bench.round(n, ["large file up", "large file down"], 1, large);
     }
-    bench.crowd();
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap();
+    if wanted("crowd") {
+        bench.crowd();
+    }
     println!(
-        "{files} files of {SMALL} bytes and one of {} MiB at {}, {pairs} rounds, medians; load {}",
+        "{files} files of {SMALL} bytes and one of {} MiB, {pairs} rounds, medians; load {}",
         large >> 20,
-        bench.server.endpoint,
-        load.trim()
+        std::fs::read_to_string("/proc/loadavg").unwrap().trim()
     );
-    bench.times.print(&[
-        ("small files up", "0.30 of rclone"),
-        ("nothing changed", "25 ms beyond one manifest check"),
-        ("one manifest check", ""),
-        ("one changed", "0.25 of the best"),
-        ("small files down", "0.35 of rclone"),
-        ("large file up", "0.80 of the best"),
-        ("large file down", ""),
-        ("20 sessions up", ""),
-        ("20 sessions down", ""),
-    ]);
-    println!("\nmemory of docket's side: idle {idle:.1} MiB; at most beyond that (goal 64):");
-    for (row, peak) in &bench.peaks {
-        println!("{row:22} {:>6.1} MiB", peak - idle);
-    }
+    bench.told.print(idle);
 }

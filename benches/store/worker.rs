@@ -1,19 +1,22 @@
 //! Docket's own transfer path in a process of its own: commands come in on stdin, one a line, and
 //! each is answered by how long it took and how much memory the process had at most meanwhile.
+//! Another such process is the floor.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use docket::apply::files::{Bounds, hydrate, sync};
+use docket::apply::files::{Bounds, Turns, hydrate, sync};
 use docket::clock::WallClock;
 use docket::model::{Base, CaseName, FilesSpec, LargeFiles, Scope, Uid, UserName, WorkspaceSpec};
 use docket::objects::s3::{S3, S3Config};
 use docket::plan::MinFree;
 use docket::workspace::Local;
 use docket::world::{Objects as _, Place, ScanMode, Workspaces as _};
-use tokio::sync::Semaphore;
+
+use crate::floor::Floor;
 
 /// As the operator has it.
 const TRANSFERS: usize = 256;
@@ -48,12 +51,16 @@ fn memory(what: &str) -> u64 {
 }
 
 struct Worker {
+    /// Made when it is asked for: docket's process has none.
+    floor: std::sync::OnceLock<Arc<Floor>>,
+    endpoint: String,
+    bucket: String,
     store: S3,
     /// Two nodes: one that files go out from, one that they come to.
     out: Local,
     into: Local,
     spec: WorkspaceSpec,
-    turns: Semaphore,
+    turns: Turns,
     bases: tokio::sync::Mutex<BTreeMap<String, Base>>,
 }
 
@@ -67,6 +74,10 @@ impl Worker {
         };
         place.id = Some(node.ensure(&place, (0, 0)).await.unwrap().id);
         place
+    }
+
+    fn floor(&self) -> &Arc<Floor> {
+        self.floor.get_or_init(|| Arc::new(Floor::new(&self.endpoint, &self.bucket)))
     }
 
     fn bounds(&self) -> Bounds<'_> {
@@ -129,6 +140,8 @@ impl Worker {
                 drop(self.store.head(&key).await.unwrap());
             }
             "idle" => (),
+            "floor-up" => return self.floor().up(Path::new(cases[0]), cases[1]).await,
+            "floor-down" => return self.floor().down(cases[0], Path::new(cases[1])).await,
             other => panic!("no command {other}"),
         }
         0
@@ -149,11 +162,14 @@ pub fn serve(root: PathBuf, endpoint: &str, bucket: &str) {
         max_concurrent: 0,
     };
     let worker = Worker {
+        floor: std::sync::OnceLock::new(),
+        endpoint: endpoint.to_owned(),
+        bucket: bucket.to_owned(),
         store: S3::new(&config).unwrap(),
         out: Local::open(root.join("out")).unwrap(),
         into: Local::open(root.join("in")).unwrap(),
         spec: spec(),
-        turns: Semaphore::new(TRANSFERS),
+        turns: Turns::new(TRANSFERS, usize::MAX),
         bases: tokio::sync::Mutex::default(),
     };
     for line in std::io::stdin().lock().lines() {
