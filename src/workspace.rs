@@ -59,7 +59,7 @@ use crate::model::{
     WorkspaceSeen, WorkspaceSpec, escape_bytes,
 };
 use crate::world::{
-    Body, Expect, FileSpec, Place, Placeholder, ScanMode, Trashed, WorkspaceError,
+    Body, Expect, FileSpec, Place, Placeholder, ScanMode, SmallFile, Trashed, WorkspaceError,
     WorkspaceErrorKind, Workspaces,
 };
 
@@ -287,6 +287,18 @@ impl Local {
     }
 }
 
+/// What became of each of several; a failure of the whole is everybody's.
+fn each<T>(
+    abouts: Vec<About>,
+    done: Result<Vec<Result<T, Fault>>, Fault>,
+) -> Vec<Result<T, WorkspaceError>> {
+    let each = |about: About, done: Result<T, Fault>| done.map_err(|fault| about.error(fault));
+    match done {
+        Ok(all) => abouts.into_iter().zip(all).map(|(about, one)| each(about, one)).collect(),
+        Err(fault) => abouts.into_iter().map(|about| each(about, Err(fault.clone()))).collect(),
+    }
+}
+
 /// Runs blocking work within a lane. The place in the lane is given back when the work has ended,
 /// even if nobody waits for it any more.
 async fn run<T: Send + 'static>(
@@ -378,7 +390,7 @@ impl Workspaces for Local {
         };
         let stop = Arc::new(AtomicBool::new(false));
         let _guard = StopOnDrop(Arc::clone(&stop));
-        let (place, base) = (place.clone(), base.clone());
+        let (place, base) = (place.clone(), scan::needed(base));
         self.slow(about, move |inner| {
             let case = inner.open_case(&place)?;
             scan::scan(&case, &rules, &base, &stop)
@@ -410,6 +422,31 @@ impl Workspaces for Local {
         let about = About::file("write", place, path);
         let target = write::Target { place: place.clone(), path: path.clone(), expect };
         write::write(self, target, file, body).await.map_err(|fault| about.error(fault))
+    }
+
+    async fn read_small(
+        &self,
+        place: &Place,
+        files: Vec<(RelPath, Stamp)>,
+    ) -> Vec<Result<Vec<u8>, WorkspaceError>> {
+        let abouts: Vec<About> =
+            files.iter().map(|(path, _)| About::file("read", place, path)).collect();
+        let owned = place.clone();
+        let read = move |inner: &Arc<Inner>| {
+            let case = inner.open_case(&owned)?;
+            let read = files.iter().map(|(path, stamp)| read::whole(&case, path, *stamp));
+            Ok(read.collect())
+        };
+        each(abouts, run(&self.quick, &self.inner, read).await)
+    }
+
+    async fn write_small(
+        &self,
+        place: &Place,
+        files: Vec<SmallFile>,
+    ) -> Vec<Result<(Sha256, Stamp), WorkspaceError>> {
+        let abouts = files.iter().map(|file| About::file("write", place, &file.path)).collect();
+        each(abouts, write::write_small(self, place, files).await)
     }
 
     async fn rename(

@@ -15,14 +15,13 @@
 mod abreast;
 mod come;
 mod commit;
+mod fetch;
 mod history;
 mod large;
 mod remote;
 mod tell;
 
 use std::collections::{BTreeMap, BTreeSet};
-
-use tokio::sync::Semaphore;
 
 use crate::model::{
     Base, BaseEntry, FileState, FilesSeen, LargeFiles, LazyMode, LocalKind, ManifestEntry,
@@ -36,6 +35,7 @@ use crate::world::{
     WorkspaceErrorKind, Workspaces,
 };
 
+pub use abreast::Turns;
 pub use history::{Holds, PutBack, RestoreError, StateSeen, history};
 pub use remote::load_remote;
 pub(super) use remote::read as read_small;
@@ -121,6 +121,15 @@ pub enum FilesError {
         /// In which way.
         message: String,
     },
+    /// A content did not come to its end.
+    #[error("`{path}` broke off on its way here")]
+    Cut {
+        /// The file.
+        path: RelPath,
+        /// The store's.
+        #[source]
+        error: StoreError,
+    },
     /// It is not to come: a bound is in the way.
     #[error("`{path}` stays in the store: {why}")]
     NoRoom {
@@ -164,6 +173,7 @@ impl FilesError {
             FilesError::ManifestInvalid { .. } => FilesErrorKind::ManifestInvalid,
             FilesError::ObjectMissing { .. } => FilesErrorKind::ObjectMissing,
             FilesError::Corrupt { .. } => FilesErrorKind::Corrupt,
+            FilesError::Cut { .. } => FilesErrorKind::StoreUnavailable,
             FilesError::NoRoom { why: NoRoom::Quota { .. }, .. } => FilesErrorKind::OverQuota,
             FilesError::NoRoom { why: NoRoom::Floor { .. }, .. } => FilesErrorKind::NoSpace,
             FilesError::Contended { .. } => FilesErrorKind::StoreUnavailable,
@@ -189,7 +199,7 @@ pub struct Bounds<'a> {
     /// `minFree`: nothing comes that would leave less.
     pub floor: MinFree,
     /// Transfers of all sessions beside each other.
-    pub turns: &'a Semaphore,
+    pub turns: &'a Turns,
 }
 
 /// The doors and the session, for one sync or hydration.

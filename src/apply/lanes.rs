@@ -41,7 +41,7 @@ pub struct Lanes {
     pub failures: Failures,
     /// Whose backlog is being fetched, or was.
     pub(super) prefetching: Mutex<BTreeMap<Uid, Prefetch>>,
-    transfers: tokio::sync::Semaphore,
+    transfers: files::Turns,
     /// How far the hydrations are that are under way.
     progress: Mutex<BTreeMap<Uid, Progress>>,
 }
@@ -70,14 +70,14 @@ struct Lane {
 impl Lanes {
     /// For a process that may hold so many descriptors open.
     pub fn new(descriptors: usize) -> Lanes {
-        let transfers = (descriptors.saturating_sub(128) / 4).clamp(4, TRANSFERS);
+        let share = descriptors.saturating_sub(128) / 4;
         Lanes {
             files: Mutex::default(),
             engine: tokio::sync::Semaphore::new(ENGINE_ABREAST),
             rooms: Rooms::default(),
             failures: Failures::default(),
             prefetching: Mutex::default(),
-            transfers: tokio::sync::Semaphore::new(transfers),
+            transfers: files::Turns::new(share.clamp(4, TRANSFERS), share.max(16)),
             progress: Mutex::default(),
             cases: Mutex::default(),
             said_unconditional: AtomicBool::new(false),

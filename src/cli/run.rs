@@ -57,6 +57,7 @@ pub(super) fn run(context: &Context, asked: &Run) -> Result<Code, Failure> {
     let around = context.surroundings(&asked.flags);
     let config = Config::load(&around)?;
     log(&config, context.global.no_color)?;
+    share_free_memory();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -166,6 +167,18 @@ async fn start(config: &Config, shutdown: &CancellationToken) -> Result<Running,
     let ended = tokio::spawn(operator.run(shutdown.clone()));
     Ok(Running { handle, settings, ended, _sole: sole })
 }
+
+/// Lets threads share memory that was given back. By default each of them has its own, and what the
+/// transfers of many sessions used once would stay with all of them.
+#[cfg(target_env = "gnu")]
+#[expect(unsafe_code, reason = "mallopt takes two numbers and touches nothing of ours")]
+fn share_free_memory() {
+    // Source: mallopt(3). A refusal changes nothing.
+    let _ = unsafe { libc::mallopt(libc::M_ARENA_MAX, 2) };
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn share_free_memory() {}
 
 /// How many descriptors this process may hold: as many as it is allowed to ask for.
 fn descriptors() -> usize {

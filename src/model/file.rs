@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fmt::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -25,10 +26,10 @@ pub struct Progress {
 
 /// A relative path inside a workspace, as bytes: components joined by `/`, none of them empty,
 /// `.` or `..`, no NUL. Serialized as a string: control bytes, `%` and what is not UTF-8 are
-/// written `%XX`.
+/// written `%XX`. Clones share the bytes: a path is in many maps at a time.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct RelPath(Vec<u8>);
+pub struct RelPath(Arc<[u8]>);
 
 /// Why bytes are not a path inside a workspace.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,7 +66,7 @@ impl RelPath {
                 _ => (),
             }
         }
-        Ok(RelPath(bytes.to_vec()))
+        Ok(RelPath(bytes.into()))
     }
 
     /// The raw bytes.
@@ -86,7 +87,7 @@ impl RelPath {
     /// The parent directory; `None` at the top.
     pub fn parent(&self) -> Option<RelPath> {
         let cut = self.0.iter().rposition(|b| *b == b'/')?;
-        Some(RelPath(self.0[..cut].to_vec()))
+        Some(RelPath(self.0[..cut].into()))
     }
 
     /// The last component.
@@ -109,7 +110,7 @@ impl RelPath {
     /// # Errors
     /// [`BadPath`] as [`RelPath::parse`] has it.
     pub fn join(&self, name: &[u8]) -> Result<RelPath, BadPath> {
-        RelPath::parse(&[&self.0, b"/".as_slice(), name].concat())
+        RelPath::parse(&[&*self.0, b"/".as_slice(), name].concat())
     }
 }
 
@@ -193,7 +194,8 @@ pub struct Sha256(pub [u8; 32]);
 impl Sha256 {
     /// 64 lower-case hex digits.
     pub fn hex(&self) -> String {
-        self.0.iter().map(|b| format!("{b:02x}")).collect()
+        let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or_default();
+        self.0.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect()
     }
 
     /// Parses 64 hex digits.

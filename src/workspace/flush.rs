@@ -32,16 +32,27 @@ struct Queue {
 #[derive(Debug)]
 struct Ask {
     file: Arc<File>,
+    /// It asks for everything on its file system.
+    all: bool,
     tell: oneshot::Sender<Result<(), Errno>>,
 }
 
 impl Flush {
     /// Comes back when the file's (or directory's) contents are on the disk.
     pub(super) async fn synced(&self, file: Arc<File>) -> Result<(), Fault> {
+        self.ask(file, false).await
+    }
+
+    /// Comes back when everything that was written before is on the disk that holds the file.
+    pub(super) async fn all_synced(&self, file: Arc<File>) -> Result<(), Fault> {
+        self.ask(file, true).await
+    }
+
+    async fn ask(&self, file: Arc<File>, all: bool) -> Result<(), Fault> {
         let (tell, hear) = oneshot::channel();
         let first = {
             let mut queue = self.queue();
-            queue.waiting.push(Ask { file, tell });
+            queue.waiting.push(Ask { file, all, tell });
             !std::mem::replace(&mut queue.running, true)
         };
         if first {
@@ -76,11 +87,15 @@ impl Flush {
 }
 
 fn sync(batch: Vec<Ask>) {
-    let together = batch.len() > ONE_BY_ONE;
-    // An error of the whole says nothing about whose it is: each is asked by itself then.
-    let whole = together && batch.first().is_some_and(|ask| syncfs(ask.file.as_fd()).is_ok());
-    for Ask { file, tell } in batch {
-        let done = if whole { Ok(()) } else { fsync(&*file) };
+    let together = batch.len() > ONE_BY_ONE || batch.iter().any(|ask| ask.all);
+    let whole = batch.first().filter(|_| together).map(|ask| syncfs(ask.file.as_fd()));
+    for Ask { file, all, tell } in batch {
+        let done = match whole {
+            Some(Ok(())) => Ok(()),
+            Some(failed) if all => failed,
+            // An error of the whole says nothing about whose it is: each is asked by itself then.
+            _ => fsync(&*file),
+        };
         let _whoever_asked_is_gone = tell.send(done);
     }
 }
@@ -103,6 +118,7 @@ mod tests {
         for one in all {
             assert_eq!(one.await.unwrap(), Ok(()));
         }
+        assert_eq!(flush.all_synced(Arc::new(file(1))).await, Ok(()));
         let pipe = File::open("/dev/null").unwrap();
         assert!(flush.synced(Arc::new(pipe)).await.is_err(), "a device has nothing to sync");
         assert_eq!(flush.synced(Arc::new(file(0))).await, Ok(()));

@@ -33,6 +33,21 @@ pub(super) fn open(case: &OwnedFd, path: &RelPath, expected: Stamp) -> Result<Fi
     Ok(File::from(reopen(&entry)?))
 }
 
+/// All bytes of a small file that is as the caller last saw it, and still is after they were read.
+pub(super) fn whole(case: &OwnedFd, path: &RelPath, expected: Stamp) -> Result<Vec<u8>, Fault> {
+    let mut file = open(case, path, expected)?;
+    let size = usize::try_from(expected.size).map_err(|_| Fault::changed("it is not small"))?;
+    let mut bytes = vec![0; size];
+    let short = match file.read_exact(&mut bytes) {
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => true,
+        read => read.map(|()| false)?,
+    };
+    if short || stamp_fd(&file)? != expected {
+        return Err(Fault::changed("it changed while it was read"));
+    }
+    Ok(bytes)
+}
+
 /// Where a body stands.
 struct Reading {
     file: File,

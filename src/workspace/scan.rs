@@ -30,7 +30,7 @@ use super::lazy::Meeting;
 use super::place::is_file;
 use super::read::CHUNK;
 use crate::model::{
-    Base, LocalEntry, LocalKind, RelPath, Scan, Sha256, SkipReason, Stamp, WorkspaceSpec,
+    Base, BaseEntry, LocalEntry, LocalKind, RelPath, Scan, Sha256, SkipReason, Stamp, WorkspaceSpec,
 };
 use crate::world::{ScanMode, WorkspaceErrorKind as Kind};
 
@@ -119,6 +119,17 @@ impl Rules {
             mode,
         })
     }
+}
+
+/// What a walk needs of a base, which it cannot borrow: all but the keys.
+pub(super) fn needed(base: &Base) -> Base {
+    let files = base.files.iter().map(|(path, entry)| {
+        let BaseEntry { sha256, size, mode, mtime_ns, stamp, placed, .. } = *entry;
+        let storage_key = String::new();
+        let entry = BaseEntry { sha256, size, mode, mtime_ns, storage_key, stamp, placed };
+        (path.clone(), entry)
+    });
+    Base { etag: None, files: files.collect(), tree: base.tree.clone() }
 }
 
 /// Contents already read in this scan, so that a second walk does not read them again.

@@ -655,3 +655,51 @@ async fn a_hole_where_the_store_has_a_content_is_no_edit() {
     let scan = home.local.scan(&place, &spec(), &base, ScanMode::Checksum).await.unwrap();
     assert!(scan.skipped.is_empty(), "it was stored as the hole it is");
 }
+
+#[tokio::test]
+async fn many_small_files_come_and_go_at_once_and_each_is_told_by_itself() {
+    let home = home();
+    let (place, dir) = home.workspace("one").await;
+    home.put(&place, "taken", b"theirs", Expect::Absent).await.unwrap();
+    let name = |n: usize| path(&format!("d{}/f{n}", n % 3));
+    let small = |path: RelPath, bytes: &[u8], file: FileSpec| SmallFile {
+        path,
+        file,
+        bytes: bytes.to_vec(),
+        expect: Expect::Absent,
+    };
+    let mut files: Vec<SmallFile> = (0..20)
+        .map(|n| {
+            let bytes = vec![b'x'; n];
+            small(name(n), &bytes, file(&bytes))
+        })
+        .collect();
+    files.push(small(path("taken"), b"ours", file(b"ours")));
+    files.push(small(path("wrong"), b"wrong", file(b"right")));
+    files.push(small(path("short"), b"x", file(b"xx")));
+    let mut written = home.local.write_small(&place, files).await;
+    let failed: Vec<Kind> = written.split_off(20).into_iter().map(kind).collect();
+    assert_eq!(failed, [Kind::Changed, Kind::Corrupt, Kind::Corrupt]);
+    assert_eq!(std::fs::read(dir.join("taken")).unwrap(), b"theirs");
+    assert!(!dir.join("wrong").exists() && !dir.join("short").exists());
+    assert!(home.staging_is_empty());
+
+    let written = written.into_iter().map(|written| written.unwrap().1);
+    let mut known: Vec<_> = written.enumerate().map(|(n, stamp)| (name(n), stamp)).collect();
+    std::fs::write(dir.join("d1/f1"), b"edited").unwrap();
+    std::fs::remove_file(dir.join("d2/f2")).unwrap();
+    known.push((path("d0"), known[0].1));
+    let read = home.local.read_small(&place, known).await;
+    for (n, read) in read.into_iter().enumerate() {
+        match n {
+            1 | 20 => assert_eq!(kind(read), Kind::Changed),
+            2 => assert_eq!(kind(read), Kind::NotFound),
+            _ => assert_eq!(read.unwrap(), vec![b'x'; n]),
+        }
+    }
+
+    let gone = Place { id: Some(crate::model::WorkspaceId { dev: 0, ino: 0 }), ..place };
+    let files = vec![small(path("a"), b"a", file(b"a")), small(path("b"), b"b", file(b"b"))];
+    let written = home.local.write_small(&gone, files).await;
+    assert_eq!(written.into_iter().map(kind).collect::<Vec<_>>(), [Kind::Replaced; 2]);
+}

@@ -26,7 +26,10 @@ use super::place::{ids, is_file, open_entry, open_parent};
 use super::read::CHUNK;
 use super::{Inner, Local, run};
 use crate::model::{RelPath, Sha256, Stamp};
-use crate::world::{Body, Expect, FileSpec, Place, WorkspaceErrorKind as Kind};
+use crate::world::{Body, Expect, FileSpec, Place, SmallFile, WorkspaceErrorKind as Kind};
+
+/// So many are synced one by one: it spares them the wait for what others wrote to the disk.
+const FEW: usize = 4;
 
 /// Where a file goes, and what must be there.
 pub(super) struct Target {
@@ -82,6 +85,56 @@ pub(super) async fn write(
     }
 }
 
+/// Puts small files in place. All contents are on the disk before any gets its name, all names
+/// before this comes back: two syncs for all of them.
+pub(super) async fn write_small(
+    local: &Local,
+    place: &Place,
+    files: Vec<SmallFile>,
+) -> Result<Vec<Result<(Sha256, Stamp), Fault>>, Fault> {
+    let place = place.clone();
+    let stage = move |inner: &Arc<Inner>| {
+        let staged = files.into_iter().map(|SmallFile { path, file, bytes, expect }| {
+            let mut staged = inner.staged(None, file)?;
+            staged.append(&bytes)?;
+            let sum = staged.complete()?;
+            Ok((staged, sum, Target { place: place.clone(), path, expect }))
+        });
+        Ok(staged.collect::<Vec<Result<_, Fault>>>())
+    };
+    let staged = run(&local.quick, &local.inner, stage).await?;
+    let written = staged.iter().flatten().map(|(staged, ..)| Arc::clone(&staged.file)).collect();
+    let synced = synced(local, written).await;
+    let put = move |_: &Arc<Inner>| {
+        let put = staged.into_iter().map(|staged| {
+            let (staged, sum, target) = staged?;
+            synced.clone()?;
+            let (stamp, parent) = staged.put_in_place(&target)?;
+            Ok(((sum, stamp), Arc::new(parent)))
+        });
+        Ok(put.collect::<Vec<Result<_, Fault>>>())
+    };
+    let put = run(&local.quick, &local.inner, put).await?;
+    let parents = put.iter().flatten().map(|(_, parent)| Arc::clone(parent)).collect();
+    let named = self::synced(local, parents).await;
+    Ok(put.into_iter().map(|put| put.and_then(|(done, _)| named.clone().map(|()| done))).collect())
+}
+
+/// Comes back when all of these are on the disk.
+async fn synced(local: &Local, files: Vec<Arc<std::fs::File>>) -> Result<(), Fault> {
+    if files.len() > FEW {
+        let first = files.into_iter().next();
+        return match first {
+            Some(file) => local.flush.all_synced(file).await,
+            None => Ok(()),
+        };
+    }
+    for file in files {
+        local.flush.synced(file).await?;
+    }
+    Ok(())
+}
+
 struct Chunk {
     bytes: Vec<u8>,
     ended: bool,
@@ -129,7 +182,10 @@ impl Inner {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        // Gone if it was renamed into place; what stays is swept at the next start.
+        // What stays is swept at the next start.
+        if self.name.is_empty() {
+            return;
+        }
         let _ = unlinkat(&self.inner.staging, &*self.name, AtFlags::empty());
     }
 }
@@ -194,7 +250,10 @@ impl Staged {
         let Some(seen) = Seen::now(parent, name, target.expect).map_err(vanished)? else {
             let flags = RenameFlags::NOREPLACE;
             return match renameat_with(staging, &*self.name, parent, name, flags) {
-                Ok(()) => Ok(()),
+                Ok(()) => {
+                    self.name.clear();
+                    Ok(())
+                }
                 Err(Errno::EXIST) => Err(Fault::changed("there is something already")),
                 Err(errno) => Err(errno.into()),
             };

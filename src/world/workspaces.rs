@@ -120,6 +120,19 @@ pub struct Placeholder {
     pub over: bool,
 }
 
+/// A small file to be put in place, with all its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SmallFile {
+    /// Where.
+    pub path: RelPath,
+    /// What it is to be.
+    pub file: FileSpec,
+    /// Its contents.
+    pub bytes: Vec<u8>,
+    /// What must be there.
+    pub expect: Expect,
+}
+
 /// The workspaces of this node.
 ///
 /// Every call opens beneath the workspace by descriptors and never follows a link
@@ -193,6 +206,37 @@ pub trait Workspaces: Send + Sync + 'static {
         body: Body,
         expect: Expect,
     ) -> impl Future<Output = Result<(Sha256, Stamp), WorkspaceError>> + Send;
+    /// Reads small files whole, as [`Workspaces::read`] does; what became of each, in their order.
+    /// Many at once cost less than one by one.
+    fn read_small(
+        &self,
+        place: &Place,
+        files: Vec<(RelPath, Stamp)>,
+    ) -> impl Future<Output = Vec<Result<Vec<u8>, WorkspaceError>>> + Send {
+        async move {
+            let mut all = Vec::with_capacity(files.len());
+            for (path, stamp) in files {
+                all.push(read_whole(self, place, &path, stamp).await);
+            }
+            all
+        }
+    }
+    /// Writes small files, as [`Workspaces::write`] does; what became of each, in their order.
+    /// Many at once share their syncs to disk.
+    fn write_small(
+        &self,
+        place: &Place,
+        files: Vec<SmallFile>,
+    ) -> impl Future<Output = Vec<Result<(Sha256, Stamp), WorkspaceError>>> + Send {
+        async move {
+            let mut all = Vec::with_capacity(files.len());
+            for SmallFile { path, file, bytes, expect } in files {
+                let body: Body = Box::pin(std::io::Cursor::new(bytes));
+                all.push(self.write(place, &path, &file, body, expect).await);
+            }
+            all
+        }
+    }
     /// Renames a file within the workspace, never over another (conflict copies).
     fn rename(
         &self,
@@ -283,6 +327,29 @@ pub trait Workspaces: Send + Sync + 'static {
     }
     /// Space left.
     fn space(&self) -> impl Future<Output = Result<Space, WorkspaceError>> + Send;
+}
+
+async fn read_whole<W: Workspaces + ?Sized>(
+    workspaces: &W,
+    place: &Place,
+    path: &RelPath,
+    stamp: Stamp,
+) -> Result<Vec<u8>, WorkspaceError> {
+    use tokio::io::AsyncReadExt as _;
+    let mut body = workspaces.read(place, path, stamp).await?;
+    let mut bytes = Vec::new();
+    match body.read_to_end(&mut bytes).await {
+        Ok(_) if bytes.len() as u64 == stamp.size => Ok(bytes),
+        short => Err(WorkspaceError {
+            kind: WorkspaceErrorKind::Changed,
+            operation: "read",
+            path: path.to_string(),
+            message: match short {
+                Ok(_) => "it is not as long as it was".to_owned(),
+                Err(error) => error.to_string(),
+            },
+        }),
+    }
 }
 
 fn unknown_here(operation: &'static str) -> WorkspaceError {

@@ -68,7 +68,14 @@ const KEEPERS: &[(&str, &str, Also)] = &[
             ("cli", "doctor tries openat2 and asks for free space"),
         ],
     ),
-    ("libc", "gate", &[("workspace", "extended attributes and what rustix does not have")]),
+    (
+        "libc",
+        "gate",
+        &[
+            ("workspace", "extended attributes and what rustix does not have"),
+            ("cli", "mallopt at the start"),
+        ],
+    ),
 ];
 
 /// Longest file one reads in one go.

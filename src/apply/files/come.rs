@@ -2,18 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use super::abreast::Abreast;
 use super::{
     FILE_MODE, FilesError, Found, Outcome, ROUNDS, Work, entry_of, next_base, still_known,
 };
 use crate::model::{
     Base, BaseEntry, ManifestEntry, Progress, RelPath, Scan, SkipReason, Stamp, TreeChange,
 };
-use crate::plan::{NoRoom, Room};
+use crate::plan::Room;
 use crate::sync::{Change, Plan, lazy_entry, stub_path, stub_text};
 use crate::world::{
-    Body, Clock, Expect, FileSpec, Objects, ScanMode, StoreErrorKind, WorkspaceErrorKind,
-    Workspaces,
+    Body, Clock, Expect, FileSpec, Objects, ScanMode, WorkspaceErrorKind, Workspaces,
 };
 
 /// Which lazy files a hydration fetches.
@@ -39,15 +37,15 @@ impl Wanted<'_> {
 }
 
 /// One file on its way in.
-struct Order<'a> {
-    path: &'a RelPath,
-    row: ManifestEntry,
-    how: How,
+pub(super) struct Order<'a> {
+    pub(super) path: &'a RelPath,
+    pub(super) row: ManifestEntry,
+    pub(super) how: How,
 }
 
 /// What is done about an order.
 #[derive(Clone, Copy)]
-enum How {
+pub(super) enum How {
     /// Its bytes are written in place of what is expected there.
     Write(Expect),
     /// Its placeholder is opened.
@@ -56,7 +54,7 @@ enum How {
 
 impl Order<'_> {
     /// Bytes by which the workspace grows when it has come.
-    fn growth(&self) -> u64 {
+    pub(super) fn growth(&self) -> u64 {
         let before = match self.how {
             How::Write(Expect::Stamp(stamp)) => stamp.size,
             How::Write(Expect::Absent | Expect::Placeholder) | How::Open => 0,
@@ -202,81 +200,10 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         Ok(())
     }
 
-    /// Smallest first, many beside each other. What fails or has no room is noted; the others go
-    /// on, unless the store cannot be reached or the disk is full.
-    async fn fetch_orders(
-        &self,
-        plan: &Plan,
-        scan: &Scan,
-        mut orders: Vec<Order<'_>>,
-        outcome: &mut Outcome,
-        progress: &(dyn Fn(Progress) + Sync),
-    ) -> Result<(), FilesError> {
-        orders.sort_by_key(|order| order.row.size.unwrap_or_default());
-        let mut done = Progress {
-            files_total: orders.len() as u64,
-            bytes_total: orders.iter().filter_map(|order| order.row.size).sum(),
-            ..Progress::default()
-        };
-        progress(done);
-        let mut ledge = Ledge::new(self.room(scan.bytes).await);
-        let mut waiting = orders.into_iter().peekable();
-        let mut coming = Abreast::new(self.bounds.turns);
-        loop {
-            while let Some(order) = waiting.peek()
-                && coming.has_room().await
-            {
-                match ledge.grant(self, order.growth(), coming.is_idle()).await {
-                    Ok(true) => {
-                        let Some(order) = waiting.next() else { break };
-                        coming.begin(self.fetch_order(order));
-                    }
-                    Ok(false) => break,
-                    Err(why) => {
-                        let path = order.path.clone();
-                        outcome.uncome.push((path.clone(), FilesError::NoRoom { path, why }));
-                        waiting.next();
-                    }
-                }
-            }
-            let Some((order, come)) = coming.next().await else { return Ok(()) };
-            ledge.landed(order.growth(), come.is_ok());
-            let path = order.path;
-            match come {
-                Ok(entry) => {
-                    done.files += 1;
-                    done.bytes += entry.size;
-                    progress(done);
-                    outcome.agreed.insert(path.clone(), entry);
-                    self.drop_stub(plan, path).await;
-                }
-                Err(error) if is_replaced(&error) => return Err(error),
-                Err(error) => {
-                    let hopeless = is_hopeless(&error);
-                    outcome.uncome.push((path.clone(), error));
-                    if hopeless {
-                        return Ok(());
-                    }
-                }
-            }
-        }
-    }
-
     /// What may come when so much is used; free space that cannot be told holds nobody up.
-    async fn room(&self, used: u64) -> Room {
+    pub(super) async fn room(&self, used: u64) -> Room {
         let space = self.workspaces.space().await.ok();
         Room { used, quota: self.spec.quota, space, floor: self.bounds.floor }
-    }
-
-    async fn fetch_order<'o>(
-        &self,
-        order: Order<'o>,
-    ) -> (Order<'o>, Result<BaseEntry, FilesError>) {
-        let come = match order.how {
-            How::Write(expect) => self.fetch(order.path, &order.row, expect).await,
-            How::Open => self.open(order.path, &order.row).await,
-        };
-        (order, come)
     }
 
     /// Fetches one file in place of a conflict copy.
@@ -296,40 +223,6 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
             Err(error) => outcome.uncome.push((path.clone(), error)),
         }
         Ok(())
-    }
-
-    async fn fetch(
-        &self,
-        path: &RelPath,
-        row: &ManifestEntry,
-        expect: Expect,
-    ) -> Result<BaseEntry, FilesError> {
-        let key = self.key(&row.storage_key);
-        let (meta, body) = self.objects.get(&key).await.map_err(|error| match error.kind {
-            StoreErrorKind::NotFound => {
-                FilesError::ObjectMissing { path: path.clone(), key: row.storage_key.clone() }
-            }
-            _ => error.into(),
-        })?;
-        if let Some(said) = row.size.filter(|said| *said != meta.size) {
-            let message = format!("its object has {} bytes, its row says {said}", meta.size);
-            return Err(FilesError::Corrupt { path: path.clone(), message });
-        }
-        let written = meta.modified.unwrap_or_else(|| self.clock.now());
-        let file = FileSpec {
-            size: meta.size,
-            sha256: row.sha256,
-            mode: row.mode.unwrap_or(FILE_MODE),
-            mtime_ns: row.mtime_ns.or(written.timestamp_nanos_opt()).unwrap_or_default(),
-            owner: self.owner,
-        };
-        match self.workspaces.write(self.place, path, &file, body, expect).await {
-            Ok((sha256, stamp)) => Ok(entry_of(row, sha256, stamp)),
-            Err(error) if error.kind == WorkspaceErrorKind::Corrupt => {
-                Err(FilesError::Corrupt { path: path.clone(), message: error.message })
-            }
-            Err(error) => Err(error.into()),
-        }
     }
 
     /// Removes what was deleted there, once its contents are proven to be stored, and stubs that
@@ -450,75 +343,13 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
     }
 }
 
-/// The room left to a run of fetches. The disk is looked at now and then, not for each small file.
-struct Ledge {
-    room: Room,
-    /// Bytes used, of what is known to be here.
-    here: u64,
-    on_the_way: u64,
-    /// Granted since the disk was looked at.
-    unseen: u64,
-}
-
-/// The disk is looked at again after so many bytes.
-const LOOK_EVERY: u64 = 16 << 20;
-
-impl Ledge {
-    fn new(room: Room) -> Ledge {
-        Ledge { room, here: room.used, on_the_way: 0, unseen: 0 }
-    }
-
-    /// Whether so much more may be fetched now; `false`: look again when something has landed.
-    async fn grant<W: Workspaces, O: Objects, C: Clock>(
-        &mut self,
-        work: &Work<'_, W, O, C>,
-        more: u64,
-        idle: bool,
-    ) -> Result<bool, NoRoom> {
-        let mut answer = self.room.admits(more);
-        if self.unseen > 0 && (answer.is_err() || self.unseen >= LOOK_EVERY) {
-            self.room = work.room(self.here).await.after(self.on_the_way);
-            self.unseen = 0;
-            answer = self.room.admits(more);
-        }
-        match answer {
-            Ok(()) => {
-                self.room = self.room.after(more);
-                self.on_the_way += more;
-                self.unseen += more;
-                Ok(true)
-            }
-            // What is on its way may have its space already, or gives it back.
-            Err(_) if !idle => Ok(false),
-            Err(why) => Err(why),
-        }
-    }
-
-    fn landed(&mut self, bytes: u64, came: bool) {
-        self.on_the_way -= bytes;
-        self.here += if came { bytes } else { 0 };
-        self.unseen += 1;
-    }
-}
-
-fn is_replaced(error: &FilesError) -> bool {
+pub(super) fn is_replaced(error: &FilesError) -> bool {
     matches!(error, FilesError::Workspace(error) if error.kind == WorkspaceErrorKind::Replaced)
 }
 
 /// Something stands where the file should come, and was not there before.
 fn is_in_the_way(error: &FilesError) -> bool {
     matches!(error, FilesError::Workspace(error) if error.kind == WorkspaceErrorKind::Changed)
-}
-
-/// The next file would meet the same.
-fn is_hopeless(error: &FilesError) -> bool {
-    match error {
-        FilesError::Store(error) => {
-            matches!(error.kind, StoreErrorKind::Unavailable | StoreErrorKind::Denied)
-        }
-        FilesError::Workspace(error) => error.kind == WorkspaceErrorKind::NoSpace,
-        _ => false,
-    }
 }
 
 /// Everything that is and stays lazy.

@@ -1,15 +1,24 @@
 //! The way out: contents to new keys, conflict copies to their names, one swap of the manifest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::iter::Peekable;
 
-use super::abreast::Abreast;
+use bytes::Bytes;
+use tokio::sync::SemaphorePermit;
+
+use super::abreast::{Abreast, SMALL};
 use super::{FilesError, Outcome, Work, entry_of, placed_entry};
 use crate::model::{ManifestEntry, RelPath, Remote, Sha256, SkipReason, Stamp, Tree};
 use crate::sync::{
     Change, MANIFEST, Plan, kept_manifest, key_candidates, render_manifest, render_tree, sum,
     tree_key,
 };
-use crate::world::{Body, Clock, Objects, StoreErrorKind, Swap, WorkspaceErrorKind, Workspaces};
+use crate::world::{
+    Body, Clock, Objects, StoreErrorKind, Swap, WorkspaceError, WorkspaceErrorKind, Workspaces,
+};
+
+/// Parcels that are read ahead.
+const PACKED: usize = 64;
 
 /// One file on its way out.
 struct Parcel<'a> {
@@ -22,6 +31,19 @@ struct Parcel<'a> {
 
 /// Its row once it is stored, or why it is not.
 type Sent = Result<ManifestEntry, SkipReason>;
+
+/// A parcel that may go, a small one with what it holds and the right to hold that.
+struct Packed<'p, 't> {
+    parcel: Parcel<'p>,
+    bytes: Option<Result<Bytes, WorkspaceError>>,
+    held: Option<SemaphorePermit<'t>>,
+}
+
+/// What ended of an upload.
+enum Sending<'p, 't> {
+    Packed(Vec<Packed<'p, 't>>),
+    Sent(Parcel<'p>, Result<Sent, FilesError>),
+}
 
 impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
     /// Stores what is new here and swaps the manifest. The manifest as it stands then; `None`:
@@ -88,7 +110,8 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         Ok(swapped.map(|etag| Remote { etag: Some(etag), files: next, tree }))
     }
 
-    /// Many files beside each other. One that cannot be read is noted; a store that fails ends it.
+    /// Many files beside each other, small ones read ahead. One that cannot be read is noted; a
+    /// store that fails ends it.
     async fn upload(
         &self,
         remote: &Remote,
@@ -100,38 +123,91 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
             .values()
             .filter_map(|row| Some((row.storage_key.as_str(), row.sha256?)))
             .collect();
-        let mut waiting = parcels.into_iter();
+        let mut waiting = parcels.into_iter().peekable();
+        let (mut packed, mut packing) = (VecDeque::new(), false);
         let mut rows = BTreeMap::new();
         let mut sending = Abreast::new(self.bounds.turns);
         loop {
-            while waiting.len() > 0 && sending.has_room().await {
-                let Some(parcel) = waiting.next() else { break };
+            while !packed.is_empty() && sending.has_room().await {
+                let Some(parcel) = packed.pop_front() else { break };
                 sending.begin(self.upload_parcel(parcel, &taken));
             }
-            let Some((parcel, sent)) = sending.next().await else { return Ok(rows) };
-            match sent? {
-                Ok(row) => {
-                    rows.insert(parcel.path.clone(), row);
+            if !packing && packed.len() < PACKED {
+                let alone = packed.is_empty() && sending.is_idle();
+                let next = self.pick(&mut waiting, alone).await;
+                packing = !next.is_empty();
+                if packing {
+                    sending.aside(self.pack(next));
                 }
-                Err(reason) => {
-                    outcome.unsent.insert(parcel.from.clone(), reason);
+            }
+            match sending.next().await {
+                None => return Ok(rows),
+                Some(Sending::Packed(more)) => {
+                    packing = false;
+                    packed.extend(more);
                 }
+                Some(Sending::Sent(parcel, sent)) => match sent? {
+                    Ok(row) => {
+                        rows.insert(parcel.path.clone(), row);
+                    }
+                    Err(reason) => {
+                        outcome.unsent.insert(parcel.from.clone(), reason);
+                    }
+                },
             }
         }
     }
 
-    async fn upload_parcel<'p>(
+    /// The next parcels to be packed, small ones as far as there is room for them. `alone`: nothing
+    /// is under way, so the room for one is waited for.
+    async fn pick<'p>(
         &self,
-        parcel: Parcel<'p>,
+        waiting: &mut Peekable<impl Iterator<Item = Parcel<'p>>>,
+        alone: bool,
+    ) -> Vec<Packed<'p, '_>> {
+        let turns = self.bounds.turns;
+        let mut picked = Vec::new();
+        while picked.len() < PACKED
+            && let Some(size) = waiting.peek().map(|parcel| parcel.stamp.size)
+        {
+            let held = match turns.try_hold(size) {
+                _ if size > SMALL => None,
+                None if alone && picked.is_empty() => turns.hold(size).await,
+                None => break,
+                held => held,
+            };
+            picked.extend(waiting.next().map(|parcel| Packed { parcel, bytes: None, held }));
+        }
+        picked
+    }
+
+    /// Reads what is small.
+    async fn pack<'p, 't>(&self, mut picked: Vec<Packed<'p, 't>>) -> Sending<'p, 't> {
+        let small = |packed: &&mut Packed<'_, '_>| packed.held.is_some();
+        let wanted = picked.iter_mut().filter(small);
+        let wanted = wanted.map(|p| (p.parcel.from.clone(), p.parcel.stamp)).collect();
+        let read = self.workspaces.read_small(self.place, wanted).await;
+        for (packed, read) in picked.iter_mut().filter(small).zip(read) {
+            packed.bytes = Some(read.map(Bytes::from));
+        }
+        Sending::Packed(picked)
+    }
+
+    async fn upload_parcel<'p, 't>(
+        &self,
+        packed: Packed<'p, 't>,
         taken: &BTreeMap<&str, Sha256>,
-    ) -> (Parcel<'p>, Result<Sent, FilesError>) {
-        let sent = self.upload_one(&parcel, taken).await;
-        (parcel, sent)
+    ) -> Sending<'p, 't> {
+        let Packed { parcel, bytes, held } = packed;
+        let sent = self.upload_one(&parcel, bytes, taken).await;
+        drop(held);
+        Sending::Sent(parcel, sent)
     }
 
     async fn upload_one(
         &self,
         parcel: &Parcel<'_>,
+        bytes: Option<Result<Bytes, WorkspaceError>>,
         taken: &BTreeMap<&str, Sha256>,
     ) -> Result<Sent, FilesError> {
         let Parcel { path, from, stamp, sha256, mode } = *parcel;
@@ -148,7 +224,12 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
                 Some(_) => continue,
                 None => (),
             }
-            let body = match self.workspaces.read(self.place, from, stamp).await {
+            let body: Result<Body, WorkspaceError> = match &bytes {
+                Some(Ok(bytes)) => Ok(Box::pin(std::io::Cursor::new(bytes.clone()))),
+                Some(Err(error)) => Err(error.clone()),
+                None => self.workspaces.read(self.place, from, stamp).await,
+            };
+            let body = match body {
                 Ok(body) => body,
                 Err(error) => match error.kind {
                     WorkspaceErrorKind::Replaced => return Err(error.into()),
@@ -216,22 +297,31 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
     ) -> Result<Option<String>, FilesError> {
         let bytes = render_manifest(files, tree);
         // An empty one too: without it nothing would be known of directories and links.
-        self.put(&tree_key(&bytes), render_tree(tree)).await?;
-        if let Some(etag) = &remote.etag {
-            let prefix = format!("{}/", self.case());
-            let there = super::remote::read_manifest(self.objects, &prefix).await?;
-            let Some((meta, old)) = there.filter(|(meta, _)| meta.etag == *etag) else {
-                return Ok(None);
-            };
-            // By the time it was written: done twice, it is the same copy.
-            let time = meta.modified.unwrap_or_else(|| self.clock.now());
-            self.put(&kept_manifest(time, etag), old).await?;
+        let tree_key = tree_key(&bytes);
+        let tree = self.put(&tree_key, render_tree(tree));
+        let ((), kept) = tokio::try_join!(tree, self.keep_replaced(remote))?;
+        if !kept {
+            return Ok(None);
         }
         let key = self.key(MANIFEST);
         match self.objects.put_if(&key, bytes, remote.etag.as_deref()).await? {
             Swap::Done(etag) => Ok(Some(etag)),
             Swap::Lost => Ok(None),
         }
+    }
+
+    /// Keeps a copy of the manifest that is to be replaced. `false`: it is not there any more.
+    async fn keep_replaced(&self, remote: &Remote) -> Result<bool, FilesError> {
+        let Some(etag) = &remote.etag else { return Ok(true) };
+        let prefix = format!("{}/", self.case());
+        let there = super::remote::read_manifest(self.objects, &prefix).await?;
+        let Some((meta, old)) = there.filter(|(meta, _)| meta.etag == *etag) else {
+            return Ok(false);
+        };
+        // By the time it was written: done twice, it is the same copy.
+        let time = meta.modified.unwrap_or_else(|| self.clock.now());
+        self.put(&kept_manifest(time, etag), old).await?;
+        Ok(true)
     }
 
     pub(super) async fn put(&self, key: &str, bytes: Vec<u8>) -> Result<(), FilesError> {

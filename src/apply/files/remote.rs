@@ -102,8 +102,12 @@ fn invalid(prefix: &str, key: &str, why: BadManifest) -> FilesError {
     FilesError::ManifestInvalid { case, key: key.to_owned(), why }
 }
 
-/// A body that ended early is a store that was not reached.
-fn broken(operation: &'static str, key: &str, error: &std::io::Error) -> StoreError {
+/// A body that ended early is a store that was not reached, unless the store says otherwise.
+pub(super) fn broken(operation: &'static str, key: &str, error: &std::io::Error) -> StoreError {
+    let said = error.get_ref().and_then(|inner| inner.downcast_ref::<StoreError>());
+    if let Some(said) = said {
+        return said.clone();
+    }
     let message = format!("the answer broke off: {error}");
     StoreError { kind: StoreErrorKind::Unavailable, operation, key: key.to_owned(), message }
 }

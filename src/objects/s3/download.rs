@@ -48,8 +48,8 @@ pub(super) async fn open(
         range: (at > 0).then(|| format!("bytes={at}-")),
         ..Default::default()
     };
-    let asked =
-        wall.ask(Answer::Stream, |client| async move { client.get_object(request).await }).await;
+    let answer = if etag.is_some() { Answer::Rest } else { Answer::Stream };
+    let asked = wall.ask(answer, |client| async move { client.get_object(request).await }).await;
     let got = match asked {
         Err(failure) if failure.kind == StoreErrorKind::NotFound => {
             list::see_bucket(wall).await?;

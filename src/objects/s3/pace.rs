@@ -4,7 +4,8 @@
 //! and shrinks at once when the store says that it is too much.
 //!
 //! A turn is held until the answer's body has been read to its end: the order in which anything
-//! waits is memory for uploads, turn, memory for downloads, and nobody waits the other way round.
+//! waits is memory for uploads, turn, memory for downloads, and nobody waits the other way round:
+//! a body that was cut, and holds memory, is taken up again without waiting for a turn.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -115,6 +116,13 @@ impl Pace {
             }
         };
         Some(Turn { permit: Some(permit), pace: self.clone(), bytes: 0 })
+    }
+
+    /// A turn if one is free. For who may not wait: others may wait, in their turns, for what it
+    /// holds.
+    pub(super) fn turn_now(&self) -> Turn {
+        let permit = Arc::clone(&self.turns).try_acquire_owned().ok();
+        Turn { permit, pace: self.clone(), bytes: 0 }
     }
 
     /// The store said that it is too much, or did not answer in time.

@@ -22,31 +22,72 @@ use crate::world::{Body, StoreErrorKind};
 const PARTS_MAX: u64 = 10_000;
 /// From this size on it is worth a question whether the key is taken before the bytes are sent.
 const ASK_FIRST: u64 = 1 << 20;
-/// What is hashed at once.
-const CHUNK: usize = 256 << 10;
+/// Hashing more than this is not done on the async threads.
+const INLINE: usize = 256 << 10;
 
 /// A body that is read once, and its sum as it is read.
 struct Source {
     body: Body,
-    hash: sha2::Sha256,
+    hash: Hashing,
+}
+
+/// A sum on its way.
+enum Hashing {
+    Here(sha2::Sha256),
+    /// A large piece is hashed while the next is read.
+    Apart(tokio::task::JoinHandle<sha2::Sha256>),
+}
+
+impl Hashing {
+    /// When what was given so far is counted.
+    async fn done(self) -> Result<sha2::Sha256, Failure> {
+        match self {
+            Hashing::Here(hash) => Ok(hash),
+            Hashing::Apart(task) => task.await.map_err(|_| {
+                Failure::new(StoreErrorKind::Unavailable, "hashing a part ended early")
+            }),
+        }
+    }
 }
 
 impl Source {
+    fn new(body: Body) -> Source {
+        Source { body, hash: Hashing::Here(sha2::Sha256::new()) }
+    }
+
     /// Exactly the next `length` bytes.
     async fn take(&mut self, length: usize) -> Result<Bytes, Failure> {
-        let mut piece = BytesMut::zeroed(length);
-        for chunk in piece.chunks_mut(CHUNK) {
-            self.body.read_exact(chunk).await.map_err(|error| changed(&error.to_string()))?;
-            self.hash.update(&*chunk);
+        let mut piece = BytesMut::with_capacity(length);
+        let mut limited = (&mut self.body).take(length as u64);
+        while piece.len() < length {
+            let read = limited.read_buf(&mut piece).await;
+            if read.map_err(|error| changed(&error.to_string()))? == 0 {
+                return Err(changed("it is shorter than announced"));
+            }
         }
-        Ok(piece.freeze())
+        let piece = piece.freeze();
+        let before = std::mem::replace(&mut self.hash, Hashing::Here(sha2::Sha256::new()));
+        let mut hash = before.done().await?;
+        self.hash = if length > INLINE {
+            let piece = piece.clone();
+            Hashing::Apart(tokio::task::spawn_blocking(move || {
+                hash.update(&piece);
+                hash
+            }))
+        } else {
+            hash.update(&piece);
+            Hashing::Here(hash)
+        };
+        Ok(piece)
     }
 
     /// Nothing may be left, and the sum must be the announced one.
     async fn finish(mut self, sum: Sha256) -> Result<(), Failure> {
         let mut rest = [0; 1];
-        match self.body.read(&mut rest).await {
-            Ok(0) if Sha256(self.hash.finalize().into()) == sum => Ok(()),
+        let left = self.body.read(&mut rest).await;
+        let hash = self.hash.done().await?;
+        match left {
+            Ok(0) if Sha256(hash.finalize().into()) == sum => Ok(()),
             Ok(0) => Err(changed("the sum is another")),
             Ok(_) => Err(changed("it is longer than announced")),
             Err(error) => Err(changed(&error.to_string())),
@@ -75,7 +116,7 @@ impl S3 {
         {
             return self.agree(key, full, &found, size, sum).await;
         }
-        let mut source = Source { body, hash: sha2::Sha256::new() };
+        let mut source = Source::new(body);
         if size > part {
             return self.upload_parts(key, full, source, size, sum).await;
         }

@@ -56,6 +56,8 @@ pub(super) enum Answer {
     Bare,
     /// An object's bytes.
     Stream,
+    /// The rest of an object's bytes, for who holds memory for them: it does not wait for a turn.
+    Rest,
 }
 
 /// Everything that requests to one store share.
@@ -163,7 +165,7 @@ impl Wall {
     async fn attempt_all(&self, request: &Again, answer: Answer) -> Result<Good, Failure> {
         request.check()?;
         let attempts = self.attempts(request, answer);
-        if answer == Answer::Stream || request.body.len() > SIGN_INLINE_MAX {
+        if matches!(answer, Answer::Stream | Answer::Rest) || request.body.len() > SIGN_INLINE_MAX {
             return attempts.await;
         }
         // A store takes its time to put many parts together.
@@ -200,7 +202,10 @@ impl Wall {
     }
 
     async fn attempt(&self, request: &Again, answer: Answer) -> Result<Good, Failure> {
-        let mut turn = self.pace.turn().await.ok_or_else(|| internal("no turns"))?;
+        let mut turn = match answer {
+            Answer::Rest => self.pace.turn_now(),
+            _ => self.pace.turn().await.ok_or_else(|| internal("no turns"))?,
+        };
         let keys = self.credentials.get(&self.transport).await?;
         let signed = request.address(&self.place).sign(keys).await?;
         let response = self.transport.send(signed).await.map_err(|error| {
@@ -234,7 +239,7 @@ impl Wall {
         }
         let headers = Headers::read(&head.headers)?;
         let body = match answer {
-            Answer::Stream => {
+            Answer::Stream | Answer::Rest => {
                 let stream = self.transport.stream(body, Some(turn));
                 ByteStream::new(stream.map_err(std::io::Error::other).boxed())
             }

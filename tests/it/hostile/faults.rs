@@ -43,7 +43,7 @@ fn t3_a_parent_swapped_during_large_hydrations_takes_nothing_outside() {
     let store = docket::objects::directory::Directory::open(&objects, "").expect("a store");
     let hostile = swap_sub(&den);
     let large = vec![7u8; 400_000];
-    let turns = tokio::sync::Semaphore::new(16);
+    let turns = docket::apply::files::Turns::new(16, 16);
     let bounds = Bounds { floor: docket::plan::MinFree::Bytes(0), turns: &turns };
     let owner = (1000, 1000);
     for round in 0..4 {

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use docket::objects::s3::{Limits, S3};
+use docket::objects::s3::{Limits, S3, S3Config};
 use docket::world::{Objects, StoreErrorKind, Swap};
 use tokio::io::AsyncReadExt as _;
 
@@ -22,16 +22,22 @@ async fn read(store: &S3, key: &str) -> std::io::Result<Vec<u8>> {
     soon(body.read_to_end(&mut bytes)).await.map(|_| bytes)
 }
 
+/// Where a server has an object.
+async fn with_object(server: &'static Server, bytes: &[u8]) -> (String, S3) {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let prefix = format!("f{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let straight = server.store_below(&server.endpoint, &prefix, limits());
+    put(&straight, "ann/one/k", bytes).await.unwrap();
+    (prefix, straight)
+}
+
 /// A server with an object in it, a store that reaches it through faults.
 async fn behind(
     server: &'static Server,
     bytes: &[u8],
     fault: impl Fn(&Asked) -> Fault + Send + Sync + 'static,
 ) -> (Wire, S3, S3) {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let prefix = format!("f{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let straight = server.store_below(&server.endpoint, &prefix, limits());
-    put(&straight, "ann/one/k", bytes).await.unwrap();
+    let (prefix, straight) = with_object(server, bytes).await;
     let wire = Wire::before(server.address(), fault).await;
     let broken = server.store_below(&wire.endpoint, &prefix, limits());
     (wire, straight, broken)
@@ -144,6 +150,26 @@ async fn fault_22_a_cut_body_is_taken_up_where_it_ended() {
         assert_eq!(ranges[0], None);
         assert_eq!(ranges[1].as_deref(), Some("bytes=200000-"));
         assert!(wire.asked()[1..].iter().all(|asked| asked.header("if-match").is_some()));
+    }
+}
+
+/// Each holds what the others wait for: the one turn, or the memory for one body.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_22_bodies_that_are_cut_while_others_wait_are_taken_up() {
+    let server = servers::strict();
+    let bytes = noise(900_000, 14);
+    let (prefix, _) = with_object(server, &bytes).await;
+    let wire = Wire::before(server.address(), |asked| match asked.header("range") {
+        None => Fault::CutBody(200_000),
+        Some(_) => Fault::Pass,
+    })
+    .await;
+    let config = S3Config { max_concurrent: 1, ..config(&wire.endpoint, &server.bucket, &prefix) };
+    let limits = Limits { memory_in: 512 << 10, ..limits() };
+    let store = S3::with(&config, limits, keys()).unwrap();
+    let reads = (0..4).map(|_| read(&store, "ann/one/k"));
+    for read in futures_util::future::join_all(reads).await {
+        assert!(read.unwrap() == bytes);
     }
 }
 

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tokio::io::AsyncReadExt as _;
 
-use crate::apply::files::{Bounds, FilesError, Found, hydrate, hydrate_paths, sync};
+use crate::apply::files::{Bounds, FilesError, Found, Turns, hydrate, hydrate_paths, sync};
 use crate::model::{
     Base, CaseName, FilesSpec, LargeFiles, Progress, RelPath, Scope, Sha256, Timestamp, Uid,
     UserName, WorkspaceSpec,
@@ -53,6 +54,8 @@ struct State {
     /// The n-th call from now fails; `true`: after it was done.
     fails: Option<(usize, bool)>,
     down: Option<StoreErrorKind>,
+    /// Bodies of keys that hold this break off.
+    cuts: Option<String>,
 }
 
 impl Spy {
@@ -66,6 +69,11 @@ impl Spy {
 
     pub fn down(&self, kind: Option<StoreErrorKind>) {
         self.state.lock().unwrap().down = kind;
+    }
+
+    /// From now on bodies of keys that hold this break off halfway.
+    pub fn cut(&self, key: Option<&str>) {
+        self.state.lock().unwrap().cuts = key.map(str::to_owned);
     }
 
     pub fn fail(&self, nth: Option<usize>, after: bool) {
@@ -127,7 +135,16 @@ impl Objects for Spy {
     }
 
     async fn get(&self, key: &str) -> Result<(ObjectMeta, Body), StoreError> {
-        self.call("get", key, self.store.get(key)).await
+        let (meta, body) = self.call("get", key, self.store.get(key)).await?;
+        let cut = self.state.lock().unwrap().cuts.as_ref().is_some_and(|cut| key.contains(cut));
+        if !cut {
+            return Ok((meta, body));
+        }
+        let ends = std::io::Error::from(std::io::ErrorKind::ConnectionAborted);
+        let ends = futures_util::stream::iter([Err::<bytes::Bytes, _>(ends)]);
+        let broken = tokio_util::io::StreamReader::new(ends);
+        let body: Body = Box::pin(body.take(meta.size / 2).chain(broken));
+        Ok((meta, body))
     }
 
     async fn put_new(
@@ -199,7 +216,7 @@ impl Home {
     }
 
     pub fn bounds(&self) -> Bounds<'_> {
-        static TURNS: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(64);
+        static TURNS: Turns = Turns::new(64, 64);
         Bounds { floor: self.floor, turns: &TURNS }
     }
 

@@ -169,6 +169,30 @@ async fn wrong_bytes_are_never_put_in_place() {
     }
 }
 
+/// FAULTS 22.
+#[tokio::test]
+async fn a_body_that_breaks_off_is_a_store_out_of_reach_and_the_others_come() {
+    let (_temp, store) = store();
+    let mut first = Home::new(&store).await;
+    first.write("small", "s");
+    first.write("other", "o");
+    first.write("large", &"l".repeat(100_000));
+    first.sync().await;
+    for name in ["small", "large"] {
+        let mut home = Home::new(&store).await;
+        home.spec.files.large = crate::model::LargeFiles::Eager;
+        store.cut(Some(name));
+        let error = home.try_hydrate().await.unwrap_err();
+        assert_eq!(error.kind(), FilesErrorKind::StoreUnavailable, "{error}");
+        assert_eq!(error.to_string(), format!("`{name}` broke off on its way here"));
+        assert_eq!(home.read(name), None);
+        assert_eq!(home.files().len(), 2);
+        store.cut(None);
+        home.try_hydrate().await.unwrap();
+        assert_eq!(home.files().len(), 3);
+    }
+}
+
 #[tokio::test]
 async fn a_store_that_cannot_be_reached_is_no_empty_workspace() {
     let (_temp, store) = store();

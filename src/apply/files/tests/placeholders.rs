@@ -3,10 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use tokio::sync::Semaphore;
-
 use super::home::{Still, path, spec};
-use crate::apply::files::{Bounds, Found, hydrate, hydrate_paths, sync};
+use crate::apply::files::{Bounds, Found, Turns, hydrate, hydrate_paths, sync};
 use crate::model::{Base, CaseName, LargeFiles, Uid, UserName, WorkspaceSpec};
 use crate::plan::MinFree;
 use crate::sync::parse_manifest;
@@ -21,7 +19,7 @@ const MANIFEST: &str = r#"[
     {"logical_path": "s", "size": 1, "storage_key": "k/s", "mode": "0644"}
 ]"#;
 
-static TURNS: Semaphore = Semaphore::const_new(4);
+static TURNS: Turns = Turns::new(4, 16);
 const BOUNDS: Bounds<'static> = Bounds { floor: MinFree::Bytes(0), turns: &TURNS };
 
 struct Desk {
