@@ -17,7 +17,7 @@ use crate::sync::{
 use crate::world::{Clock, Ledger, ObjectMeta, Objects};
 
 use super::execute::{Doors, StepError};
-use super::files::{FilesError, read_small};
+use super::files::{FilesError, apart, read_small};
 
 /// Keys of one case, relative to it, that something needs.
 type Needed = BTreeSet<String>;
@@ -149,11 +149,12 @@ async fn named_by<O: Objects>(
         Err(FilesError::ManifestInvalid { why, .. }) => return Ok(Err(why.to_string())),
         Err(error) => return Err(error.into()),
     };
-    let rows = match parse_manifest(&bytes) {
+    let (tree, rows) = apart(bytes, |bytes| (tree_key(&bytes), parse_manifest(&bytes))).await?;
+    let rows = match rows {
         Ok(rows) => rows,
         Err(why) => return Ok(Err(why.to_string())),
     };
     needed.extend(rows.into_values().map(|row| row.storage_key));
-    needed.insert(tree_key(&bytes));
+    needed.insert(tree);
     Ok(Ok(()))
 }

@@ -38,7 +38,7 @@ use crate::world::{
 pub use abreast::Turns;
 pub use history::{Holds, PutBack, RestoreError, StateSeen, history};
 pub use remote::load_remote;
-pub(super) use remote::read as read_small;
+pub(super) use remote::{apart, read as read_small};
 
 /// Scans in a row for files that change while they are read.
 const ROUNDS: u32 = 3;

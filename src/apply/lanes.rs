@@ -274,9 +274,14 @@ async fn note_waiting<E, O, W, L, C>(
                 record.files = crate::model::FilesSeen { conflicts, ..seen };
                 record.remarks = remarks;
             };
-            doors.book.update(&record.uid, change).await.map(drop).map_err(StepError::from)
+            let after = doors.book.update(&record.uid, change).await;
+            // What the workspace takes counts for opens, too.
+            after.map(|after| after.iter().for_each(|after| doors.lanes.rooms.heed(after)))
         }
-        Err(error) => Err(error.into()),
+        Err(error) => {
+            tracing::debug!(session = %record.name, %error, "what waits was not counted");
+            return;
+        }
     };
     if let Err(error) = kept {
         tracing::debug!(session = %record.name, %error, "what waits was not counted");

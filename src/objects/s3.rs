@@ -16,6 +16,7 @@ mod download;
 mod list;
 mod name;
 mod pace;
+mod resolve;
 mod retry;
 mod stale;
 mod throttle;

@@ -4,7 +4,7 @@
 
 use futures_util::{StreamExt as _, stream};
 
-use super::remote::{of_base, of_bytes, read, read_manifest};
+use super::remote::{apart, of_base, of_bytes, read, read_manifest};
 use super::{FilesError, RACES, Work};
 use crate::model::{Base, CaseName, ManifestEntry, RelPath, Remote, Timestamp, Tree, UserName};
 use crate::sync::{
@@ -127,7 +127,10 @@ async fn rows<O: Objects>(
     named: &Named,
 ) -> Result<Result<Rows, String>, FilesError> {
     Ok(match read(objects, prefix, &named.key).await {
-        Ok(Some((_, bytes))) => parse_manifest(&bytes).map_err(|why| why.to_string()),
+        Ok(Some((_, bytes))) => {
+            let rows = apart(bytes, |bytes| parse_manifest(&bytes)).await?;
+            rows.map_err(|why| why.to_string())
+        }
         Ok(None) => Err("it went away meanwhile".to_owned()),
         Err(FilesError::ManifestInvalid { why, .. }) => Err(why.to_string()),
         Err(error) => return Err(error),
@@ -207,7 +210,7 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         let key = chosen.map(|named| named.key.clone()).unwrap_or_default();
         let gone = || NoState::Unknown(id.clone());
         let (meta, bytes) = read(self.objects, &prefix, &key).await?.ok_or_else(gone)?;
-        let then = of_bytes(self.objects, &prefix, &key, meta, &bytes).await?;
+        let then = of_bytes(self.objects, &prefix, &key, meta, bytes).await?;
         for _ in 0..RACES {
             let now = self.present(&prefix, path.is_some()).await?;
             let next = put_back(&now, &then, path)?;
@@ -257,7 +260,7 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
             return unread(None, format!("the manifest of {} is gone", self.case()));
         };
         let etag = Some(meta.etag.clone());
-        match of_bytes(self.objects, prefix, key, meta, &bytes).await {
+        match of_bytes(self.objects, prefix, key, meta, bytes).await {
             Ok(now) => Ok(now),
             Err(error @ FilesError::ManifestInvalid { .. }) => unread(etag, error.to_string()),
             Err(error) => Err(error.into()),

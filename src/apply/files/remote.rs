@@ -16,6 +16,9 @@ use crate::sync::{
 };
 use crate::world::{Clock, ObjectMeta, Objects, StoreError, StoreErrorKind, Workspaces};
 
+/// Text longer than this is not read on the async threads.
+const INLINE: usize = 256 << 10;
+
 /// What the store has of a case: its manifest, or the objects themselves if there never was one.
 /// One HEAD is enough if the base mirrors the manifest that stands there.
 ///
@@ -34,7 +37,7 @@ pub async fn load_remote<O: Objects>(
         return Ok(of_base(base));
     }
     match read_manifest(objects, &prefix).await? {
-        Some((meta, bytes)) => of_bytes(objects, &prefix, MANIFEST, meta, &bytes).await,
+        Some((meta, bytes)) => of_bytes(objects, &prefix, MANIFEST, meta, bytes).await,
         None => of_listing(objects, &prefix, base).await,
     }
 }
@@ -118,15 +121,35 @@ pub(super) async fn of_bytes<O: Objects>(
     prefix: &str,
     key: &str,
     meta: ObjectMeta,
-    bytes: &[u8],
+    bytes: Vec<u8>,
 ) -> Result<Remote, FilesError> {
-    let files = parse_manifest(bytes).map_err(|why| invalid(prefix, key, why))?;
-    let key = tree_key(bytes);
-    let tree = match read(objects, prefix, &key).await? {
-        Some((_, bytes)) => Some(parse_tree(&bytes).map_err(|why| invalid(prefix, &key, why))?),
+    // What it says takes several times the memory of its text, which is dropped by then.
+    let read_rows = |bytes: Vec<u8>| (tree_key(&bytes), parse_manifest(&bytes));
+    let (tree_key, files) = apart(bytes, read_rows).await?;
+    let files = files.map_err(|why| invalid(prefix, key, why))?;
+    let tree = match read(objects, prefix, &tree_key).await? {
+        Some((_, bytes)) => {
+            let tree = apart(bytes, |bytes| parse_tree(&bytes)).await?;
+            Some(tree.map_err(|why| invalid(prefix, &tree_key, why))?)
+        }
         None => None,
     };
     Ok(Remote { etag: Some(meta.etag), files, tree })
+}
+
+/// Reads a text; a long one not on the threads on which everybody waits.
+pub(in crate::apply) async fn apart<T: Send + 'static>(
+    bytes: Vec<u8>,
+    read: impl FnOnce(Vec<u8>) -> T + Send + 'static,
+) -> Result<T, FilesError> {
+    if bytes.len() <= INLINE {
+        return Ok(read(bytes));
+    }
+    let read = tokio::task::spawn_blocking(move || read(bytes)).await;
+    read.map_err(|error| {
+        let (kind, message) = (StoreErrorKind::Unavailable, error.to_string());
+        StoreError { kind, operation: "read", key: MANIFEST.to_owned(), message }.into()
+    })
 }
 
 /// No manifest: there never was one, or it is gone.

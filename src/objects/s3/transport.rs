@@ -23,6 +23,7 @@ use rustls::pki_types::pem::PemObject as _;
 use tokio::time::{Instant, Sleep};
 
 use crate::objects::s3::pace::Turn;
+use crate::objects::s3::resolve::Resolver;
 use crate::objects::s3::throttle::Throttle;
 
 /// What hyper takes at once: small enough that progress is seen.
@@ -48,7 +49,7 @@ pub(super) enum TransportError {
 /// The one HTTP client of a store.
 #[derive(Clone, Debug)]
 pub(super) struct Transport {
-    client: Client<HttpsConnector<HttpConnector>, Outgoing>,
+    client: Client<HttpsConnector<HttpConnector<Resolver>>, Outgoing>,
     idle: Duration,
     outward: Arc<Throttle>,
     inward: Arc<Throttle>,
@@ -70,7 +71,7 @@ impl Transport {
         .map_err(|error| TransportError::Setup(error.to_string()))?
         .with_root_certificates(roots(ca_file, plain)?)
         .with_no_client_auth();
-        let mut tcp = HttpConnector::new();
+        let mut tcp = HttpConnector::new_with_resolver(Resolver::new());
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(connect));
         tcp.set_nodelay(true);

@@ -1,11 +1,12 @@
 //! What every object store promises, on every S3 server there is and on the store in memory.
 
+use docket::objects::s3::{S3, S3Config};
 use docket::world::{Objects, StoreErrorKind, Swap};
 use rusoto_s3::S3 as _;
 use tokio::io::AsyncReadExt as _;
 
 use super::servers::{self, Server};
-use super::{body, noise, soon, sum};
+use super::{body, config, keys, limits, noise, soon, sum};
 
 /// Names that meet every escape on their way: URL, signature, XML, file system.
 const ODD: [&str; 9] = [
@@ -136,6 +137,32 @@ async fn all_servers_keep_the_contract() {
         a_source_that_changed_is_not_stored(&server.store(), 1000).await;
         a_swap_holds_its_condition(&server.store()).await;
     }
+}
+
+/// The signature covers the host's name: the strict server knows which one it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bucket_in_the_hosts_name_keeps_the_contract() {
+    let server = servers::strict();
+    let port = server.endpoint.rsplit(':').next().unwrap();
+    let store = |part: &str| {
+        let prefix = format!("v{}/{part}", std::process::id());
+        let config = S3Config {
+            path_style: false,
+            ..config(&format!("http://localhost:{port}"), &server.bucket, &prefix)
+        };
+        S3::with(&config, limits(), keys()).unwrap()
+    };
+    what_is_put_comes_back(&store("comes back")).await;
+    absence_is_an_answer(&store("absence")).await;
+    a_taken_key_is_left_as_it_is(&store("taken")).await;
+    a_swap_holds_its_condition(&store("swap")).await;
+    let bytes = noise((11 << 20) + 7, 5);
+    put(&store("parts"), "ann/one/large", &bytes).await;
+    assert!(contents(&store("parts"), "ann/one/large").await == bytes);
+    // And it was the same bucket.
+    let prefix = format!("v{}/parts", std::process::id());
+    let seen = server.store_below(&server.endpoint, &prefix, limits());
+    assert_eq!(listed(&seen, "").await, ["ann/one/large"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
