@@ -1,19 +1,24 @@
 //! Large files that come when they are opened, by a process in a container, each beside a floor
 //! taken in the same run. Prints medians and ratios; asserts no time.
 //!
-//! 1. The first open of a 64 MiB file, against a raw copy of an object like it, synced to disk.
+//! 1. The first open of a 64 MiB file, against a raw download of an object like it by plain clients
+//!    of the same store, with and without a sync to disk: from a `file:` store (a loop that copies),
+//!    and from an S3 server with its objects in memory (curl, and a loop over rusoto's body).
 //! 2. Reading it again, against a file that was always there.
 //! 3. Placing 10,000 placeholders, against a plain loop that makes 10,000 sparse files.
 //! 4. From the start of an operator to an answer for a reader that waited for one.
 //!
-//! `cargo bench --bench lazy` (PAIRS=10 for more pairs). Needs root, an engine and
-//! `scripts/build-image`.
+//! `cargo bench --bench lazy` (PAIRS=10 for more pairs; ONLY=open for the first alone;
+//! DOCKET=FILE for another build's binary). Needs root, an engine, curl and `scripts/build-image`.
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::print_stdout,
     reason = "a bench stands outside: it measures with the wall clock and prints"
 )]
+
+#[path = "lazy/s3.rs"]
+mod s3;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -25,6 +30,11 @@ const PORT: u16 = 22_800;
 const LARGE: usize = 64 << 20;
 const MANY: usize = 10_000;
 
+/// The binary that is measured.
+fn docket() -> String {
+    std::env::var("DOCKET").unwrap_or_else(|_| env!("CARGO_BIN_EXE_docket").to_owned())
+}
+
 /// A directory of our own with an operator; gone at the end with all that was made.
 struct Rig {
     dir: PathBuf,
@@ -32,14 +42,19 @@ struct Rig {
 }
 
 impl Rig {
-    fn new() -> Rig {
+    fn new(server: Option<&s3::Server>) -> Rig {
         let dir = std::env::temp_dir().join(format!("docket-bench-lazy-{}", std::process::id()));
         std::fs::create_dir_all(dir.join("specs")).unwrap();
+        let store = match server {
+            None => format!("file:{}", dir.join("objects").display()),
+            Some(server) => {
+                format!("s3://{}\ns3: {{endpoint: \"{}\"}}", s3::BUCKET, server.endpoint)
+            }
+        };
         let text = format!(
-            "specs: specs\nstate: state\nworkspaces: workspaces\nstore: file:{}\n\
+            "specs: specs\nstate: state\nworkspaces: workspaces\nstore: {store}\n\
              installation: bench-lazy\ncontainerPrefix: bench-lazy\nports: {PORT}-{}\n\
              minFree: 64Mi\n",
-            dir.join("objects").display(),
             PORT + 20
         );
         std::fs::write(dir.join("docket.yaml"), text).unwrap();
@@ -52,9 +67,10 @@ impl Rig {
 
     fn start(&mut self) {
         let log = std::fs::File::create(self.dir.join("operator.log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_docket"))
+        let child = Command::new(docket())
             .args(["run", "--config"])
             .arg(self.dir.join("docket.yaml"))
+            .envs(s3::CREDENTIALS)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -71,12 +87,7 @@ impl Rig {
 
     fn docket(&self, args: &[&str]) -> Option<String> {
         let state = self.dir.join("state");
-        let out = Command::new(env!("CARGO_BIN_EXE_docket"))
-            .args(args)
-            .arg("--state")
-            .arg(state)
-            .output()
-            .unwrap();
+        let out = Command::new(docket()).args(args).arg("--state").arg(state).output().unwrap();
         out.status.success().then(|| String::from_utf8_lossy(&out.stdout).into_owned())
     }
 
@@ -102,23 +113,14 @@ impl Rig {
         (view["status"]["address"].as_str().unwrap().to_owned(), took)
     }
 
-    /// Puts a case of so many files of one size into the store.
+    /// Puts a case of so many files of one size into the directory.
     fn store(&self, case: &str, count: usize, bytes: &[u8], declared: usize) {
         let prefix = self.dir.join("objects/ann").join(case);
         std::fs::create_dir_all(prefix.join("k")).unwrap();
-        let rows: Vec<serde_json::Value> = (0..count)
-            .map(|n| {
-                if !bytes.is_empty() {
-                    std::fs::write(prefix.join(format!("k/{n}")), bytes).unwrap();
-                }
-                serde_json::json!({
-                    "logical_path": format!("d{}/f{n}", n % 20), "size": declared,
-                    "storage_key": format!("k/{n}"), "mtime": "2024-05-06T07:08:09Z",
-                })
-            })
-            .collect();
-        let text = serde_json::Value::from(rows).to_string();
-        std::fs::write(prefix.join("manifest.json"), text).unwrap();
+        for n in (0..count).filter(|_| !bytes.is_empty()) {
+            std::fs::write(prefix.join(format!("k/{n}")), bytes).unwrap();
+        }
+        std::fs::write(prefix.join("manifest.json"), manifest(count, bytes, declared)).unwrap();
     }
 
     fn workspace(&self, case: &str) -> PathBuf {
@@ -150,9 +152,27 @@ fn ask(address: &str, method: &str, path: &str) -> Duration {
     began.elapsed()
 }
 
-/// What any client of the store could do: its bytes into a file here, synced to disk.
-fn raw_copy(from: &Path, to: &Path) -> Duration {
-    let began = Instant::now();
+/// A manifest of so many files of one content, as docket writes it: with its sum.
+fn manifest(count: usize, bytes: &[u8], declared: usize) -> String {
+    use sha2::Digest as _;
+    let sum = sha2::Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let rows: Vec<serde_json::Value> = (0..count)
+        .map(|n| {
+            let mut row = serde_json::json!({
+                "logical_path": format!("d{}/f{n}", n % 20), "size": declared,
+                "storage_key": format!("k/{n}"), "mtime": "2024-05-06T07:08:09Z",
+            });
+            if !bytes.is_empty() {
+                row["sha256"] = sum.clone().into();
+            }
+            row
+        })
+        .collect();
+    serde_json::Value::from(rows).to_string()
+}
+
+/// What any client of the directory could do: its bytes into a file here.
+fn raw_copy(from: &Path, to: &Path) {
     let mut source = std::fs::File::open(from).unwrap();
     let mut target = std::fs::File::create(to).unwrap();
     let mut buffer = vec![0; 256 << 10];
@@ -163,8 +183,69 @@ fn raw_copy(from: &Path, to: &Path) -> Duration {
         }
         target.write_all(&buffer[..read]).unwrap();
     }
-    target.sync_data().unwrap();
+}
+
+/// How long work takes when the disk has nothing else to do.
+fn timed<T>(work: impl FnOnce() -> T) -> Duration {
+    rustix::fs::sync();
+    let began = Instant::now();
+    let _it_was_asserted = work();
     began.elapsed()
+}
+
+/// The object of this number, into this file.
+type Download<'a> = Box<dyn Fn(usize, &Path) + 'a>;
+
+/// A plain client, and how long each of its downloads took.
+struct Floor<'a> {
+    name: &'static str,
+    download: Download<'a>,
+    plain: Vec<Duration>,
+    synced: Vec<Duration>,
+}
+
+impl<'a> Floor<'a> {
+    fn new(name: &'static str, download: impl Fn(usize, &Path) + 'a) -> Floor<'a> {
+        Floor { name, download: Box::new(download), plain: vec![], synced: vec![] }
+    }
+
+    fn measure(&mut self, n: usize, dir: &Path) {
+        let to = dir.join("copy");
+        self.plain.push(timed(|| (self.download)(n, &to)));
+        std::fs::remove_file(&to).unwrap();
+        self.synced.push(timed(|| {
+            (self.download)(n, &to);
+            std::fs::File::open(&to).unwrap().sync_data().unwrap();
+        }));
+        std::fs::remove_file(&to).unwrap();
+    }
+}
+
+/// First opens of the session `large` beside plain downloads, and reads after them.
+fn opens(rig: &Rig, pairs: usize, store: &str, mut floors: Vec<Floor<'_>>) {
+    let (address, _) = rig.session("large");
+    let copies = rig.dir.join("copies");
+    std::fs::create_dir(&copies).unwrap();
+    let (mut opens, mut after, mut native) = (vec![], vec![], vec![]);
+    let content = bytes(LARGE);
+    for n in 0..pairs {
+        for floor in &mut floors {
+            floor.measure(n, &copies);
+        }
+        let same = format!("/do?op=truncate&size={LARGE}&path=d{}/f{n}", n % 20);
+        opens.push(timed(|| ask(&address, "POST", &same)));
+        let always = rig.workspace("large").join(format!("always{n}"));
+        std::fs::write(always, &content).unwrap();
+        native.push(timed(|| ask(&address, "GET", &format!("/check?path=always{n}"))));
+        let again = format!("/check?path=d{}/f{n}", n % 20);
+        after.push(timed(|| ask(&address, "GET", &again)));
+    }
+    for Floor { name, plain, synced, .. } in floors {
+        tell(&format!("{store} first open of 64 MiB"), opens.clone(), name, plain);
+        let synced_name = format!("{name}, synced");
+        tell(&format!("{store} first open of 64 MiB"), opens.clone(), &synced_name, synced);
+    }
+    tell(&format!("{store} read again"), after, "of a file that was always there", native);
 }
 
 fn median(times: &mut [Duration]) -> Duration {
@@ -199,29 +280,34 @@ fn main() {
     let pairs = std::env::var("PAIRS").ok().and_then(|n| n.parse().ok()).unwrap_or(5);
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     println!("load at the start: {}", load.trim());
-    let mut rig = Rig::new();
-    rig.store("large", pairs, &bytes(LARGE), LARGE);
+    let large = bytes(LARGE);
+    {
+        let server = s3::Server::start();
+        for n in 0..pairs {
+            server.put(&format!("ann/large/k/{n}"), &large);
+        }
+        let rows = manifest(pairs, &large, LARGE);
+        server.put("ann/large/manifest.json", rows.as_bytes());
+        let mut rig = Rig::new(Some(&server));
+        rig.start();
+        let key = |n| format!("ann/large/k/{n}");
+        let floors = vec![
+            Floor::new("curl", |n, to| server.curl(&key(n), to)),
+            Floor::new("a loop over rusoto's body", |n, to| server.download(&key(n), to)),
+        ];
+        opens(&rig, pairs, "s3:", floors);
+    }
+    let mut rig = Rig::new(None);
+    rig.store("large", pairs, &large, LARGE);
     rig.store("many", MANY, &[], LARGE);
     rig.store("small", pairs, &bytes(5000), 5000);
     rig.start();
-
-    // The first open, and reads after it.
-    let (address, _) = rig.session("large");
-    let copies = rig.dir.join("copies");
-    std::fs::create_dir(&copies).unwrap();
-    let (mut opens, mut raws, mut after, mut native) = (vec![], vec![], vec![], vec![]);
-    for n in 0..pairs {
-        let object = rig.dir.join(format!("objects/ann/large/k/{n}"));
-        raws.push(raw_copy(&object, &copies.join(n.to_string())));
-        let same = format!("/do?op=truncate&size={LARGE}&path=d{}/f{n}", n % 20);
-        opens.push(ask(&address, "POST", &same));
-        let always = rig.workspace("large").join(format!("always{n}"));
-        std::fs::copy(&object, always).unwrap();
-        native.push(ask(&address, "GET", &format!("/check?path=always{n}")));
-        after.push(ask(&address, "GET", &format!("/check?path=d{}/f{n}", n % 20)));
+    let objects = rig.dir.join("objects/ann/large/k");
+    let copy = Floor::new("raw copy", |n, to| raw_copy(&objects.join(n.to_string()), to));
+    opens(&rig, pairs, "file:", vec![copy]);
+    if std::env::var("ONLY").is_ok_and(|only| only == "open") {
+        return;
     }
-    tell("first open of 64 MiB", opens, "raw copy, synced", raws);
-    tell("read again", after, "of a file that was always there", native);
 
     // Many placeholders: what they add to the time to Ready.
     let (_, empty) = rig.session("empty");

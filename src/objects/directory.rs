@@ -228,21 +228,28 @@ async fn give(body: Body, size: u64, to: tokio::sync::mpsc::Sender<Piece>) -> Re
     }
 }
 
-/// An object's bytes; an error at the end if there are not as many as announced.
+/// An object's bytes; an error at the end if there are not as many as announced. Each chunk is
+/// read while the one before it is used; no thread is held meanwhile.
 fn body(first: Option<Bytes>, reading: files::Reading) -> Body {
-    let stream = futures_util::stream::try_unfold((first, reading), |(first, mut reading)| async {
-        let (chunk, reading) = match first {
-            Some(first) => (Some(first), reading),
-            None => tokio::task::spawn_blocking(move || {
-                let chunk = reading.step().map_err(|f| std::io::Error::other(f.message))?;
-                Ok::<_, std::io::Error>((chunk, reading))
-            })
-            .await
-            .map_err(std::io::Error::other)??,
-        };
-        Ok::<_, std::io::Error>(chunk.map(|chunk| (chunk, (None, reading))))
+    let begun = (first, step(reading));
+    let stream = futures_util::stream::try_unfold(begun, |(first, next)| async {
+        if let Some(first) = first {
+            return Ok(Some((first, (None, next))));
+        }
+        let (chunk, reading) = next.await.map_err(std::io::Error::other)??;
+        Ok::<_, std::io::Error>(chunk.map(|chunk| (chunk, (None, step(reading)))))
     });
     Box::pin(tokio_util::io::StreamReader::new(Box::pin(stream)))
+}
+
+type Step = tokio::task::JoinHandle<std::io::Result<(Option<Bytes>, files::Reading)>>;
+
+/// Begins to read the next chunk.
+fn step(mut reading: files::Reading) -> Step {
+    tokio::task::spawn_blocking(move || {
+        let chunk = reading.step().map_err(|fault| std::io::Error::other(fault.message))?;
+        Ok((chunk, reading))
+    })
 }
 
 /// What is known of an object's file.

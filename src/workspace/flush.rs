@@ -3,7 +3,7 @@
 //! So files cost less the more of them come at once, and a lone one is not kept waiting.
 
 use std::fs::File;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{fsync, syncfs};
@@ -84,6 +84,17 @@ impl Flush {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Has the disk begin to write these bytes of a file. A hint: whether it was taken is told by the
+/// sync that must follow.
+#[expect(unsafe_code, reason = "rustix has no sync_file_range")]
+pub(super) fn begin_writeback(file: &File, from: u64, length: u64) {
+    let (Ok(from), Ok(length)) = (i64::try_from(from), i64::try_from(length)) else { return };
+    // SAFETY: the call takes numbers only, and the descriptor is open as long as `file` is.
+    let _the_sync_tells = unsafe {
+        libc::sync_file_range(file.as_raw_fd(), from, length, libc::SYNC_FILE_RANGE_WRITE)
+    };
 }
 
 fn sync(batch: Vec<Ask>) {
