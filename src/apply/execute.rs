@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{
-    Action, ContainerId, Identity, ImagePin, Operation, Record, SessionName, SyncKind, Timestamp,
-    Uid, many,
+    Action, ContainerId, Identity, ImagePin, Operation, Record, RelPath, SessionName, SyncKind,
+    Timestamp, Uid, many,
 };
 use crate::world::{
     Clock, Engine, EngineError, EngineErrorKind, Ledger, LedgerError, Objects, Place,
@@ -73,6 +73,9 @@ pub enum StepError {
     /// Look again before going on; why.
     #[error("{0}")]
     LookAgain(String),
+    /// The store has nothing at a path that was asked for.
+    #[error("the store has no file `{0}` of this session")]
+    NoFile(RelPath),
     /// The files are not safe yet.
     #[error("{0}")]
     NotSafe(String),

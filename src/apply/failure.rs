@@ -62,7 +62,7 @@ where
             StepError::Engine(error) => engine_reason(operation, error.kind, count),
             StepError::Workspace(error) => (workspace_reason(error.kind, operation), false, false),
             StepError::Files(error) => (files_reason(error.kind()), false, false),
-            StepError::NotSafe(_) => (Reason::FileSkipped, false, false),
+            StepError::NotSafe(_) | StepError::NoFile(_) => (Reason::FileSkipped, false, false),
             StepError::LookAgain(_) => (Reason::InProgress, false, false),
             StepError::Ledger(_) | StepError::NoRecord | StepError::Interrupted => return None,
         };

@@ -1,7 +1,7 @@
 //! Who may sync a session's files right now: one at a time, and a background sync gives way to
 //! one that a stop or an end waits for. What a sync or hydration found is kept here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -381,14 +381,14 @@ where
     Ok(())
 }
 
-/// Fetches files on request; the answer for people.
+/// Fetches files on request, these and what lies beneath them; the answer for people.
 ///
 /// # Errors
-/// As a hydration's; a path that is not one.
+/// As a hydration's; [`StepError::NoFile`].
 pub async fn hydrate_paths<E, O, W, L, C>(
     doors: &Doors<E, O, W, L, C>,
     record: &Record,
-    paths: &[String],
+    paths: &[RelPath],
 ) -> Result<String, StepError>
 where
     E: Engine,
@@ -400,20 +400,20 @@ where
     let lane = doors.lanes.of(&record.uid);
     let _turn = lane.turn.lock().await;
     let base = doors.book.base(&record.uid).await?;
-    let mut wanted = Vec::new();
-    for path in paths {
-        let path = RelPath::parse(path.as_bytes())
-            .map_err(|error| StepError::NotSafe(error.to_string()))?;
-        wanted.push(path);
+    let known = || base.iter().flat_map(|base| &base.files);
+    let mut wanted = BTreeSet::new();
+    for asked in paths {
+        let before = wanted.len();
+        let found = known().map(|(path, _)| path).filter(|path| asked.covers(path));
+        wanted.extend(found.cloned());
+        if wanted.len() == before && !wanted.contains(asked) {
+            return Err(StepError::NoFile(asked.clone()));
+        }
     }
-    let known = |path: &RelPath| base.as_ref().is_some_and(|base| base.files.contains_key(path));
-    if let Some(path) = wanted.iter().find(|path| !known(path)) {
-        return Err(StepError::NotSafe(format!("the store has no file `{path}` of this session")));
+    if paths.is_empty() {
+        wanted.extend(known().filter(|(_, e)| e.stamp.is_none()).map(|(path, _)| path.clone()));
     }
-    if wanted.is_empty() {
-        let lazy = base.iter().flat_map(|base| &base.files).filter(|(_, e)| e.stamp.is_none());
-        wanted.extend(lazy.map(|(path, _)| path.clone()));
-    }
+    let wanted: Vec<RelPath> = wanted.into_iter().collect();
     if wanted.is_empty() {
         return Ok("all files are here".to_owned());
     }

@@ -76,8 +76,8 @@ where
             let opened = doors.workspaces.open(&place(&record), &path).await;
             opened.map(drop).map_err(|error| error.to_string())
         } else {
-            let paths = [path.to_string()];
-            let come = super::hydrate_paths(doors, &record, &paths).await;
+            let paths = std::slice::from_ref(&path);
+            let come = super::hydrate_paths(doors, &record, paths).await;
             come.map(drop).map_err(|error| error.to_string())
         };
         if let Err(error) = come {

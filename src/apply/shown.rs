@@ -30,7 +30,8 @@ where
         |key: &str| doors.lanes.failures.of(&format!("{}/{}/{key}", record.user, record.case));
     let opens = doors.workspaces.lazy() == LazyMode::OnAccess;
     let mut all = match &scan {
-        Ok(scan) => states(&base, Some(scan), opens, &failure),
+        Ok(scan) if record.hydrated => states(&base, Some(scan), opens, &failure),
+        Ok(scan) => coming(scan),
         Err(error) => {
             tracing::debug!(%error, "files are shown as they were last known");
             states(&base, None, opens, &failure)
@@ -90,6 +91,22 @@ fn states(
         }
     }
     all
+}
+
+/// What is here while files still come for the first time: only then is it known what the store
+/// has of them.
+fn coming(scan: &Scan) -> BTreeMap<RelPath, FileState> {
+    let shown = |(path, entry): (&RelPath, &LocalEntry)| {
+        let (state, size, mtime) = match &entry.kind {
+            LocalKind::Placeholder { row: Some(row), .. } => {
+                ("lazy", row.size.unwrap_or_default(), row.mtime_ns.unwrap_or_default())
+            }
+            _ => size_and_time(entry).map(|(size, mtime)| ("local", size, mtime))?,
+        };
+        let reason = "the first files are still coming".to_owned();
+        Some((path.clone(), state_of(path, state, reason, size, mtime)))
+    };
+    scan.entries.iter().filter_map(shown).collect()
 }
 
 /// A foreign manifest may not say what a file holds.
@@ -204,5 +221,34 @@ mod tests {
             ]
         "#]]
         .assert_debug_eq(&shown);
+    }
+
+    /// A placeholder that lies there before the first commit was not renamed by anybody.
+    #[test]
+    fn while_the_first_files_come_nothing_is_said_of_edits() {
+        let row = ManifestEntry {
+            sha256: None,
+            size: Some(7),
+            mode: None,
+            mtime_ns: Some(0),
+            storage_key: "k".to_owned(),
+        };
+        let kind = LocalKind::Placeholder { row: Some(row), altered: false };
+        let mut scan = Scan::default();
+        scan.entries.insert(path("waits"), LocalEntry { kind, mode: 0o644 });
+        scan.entries.insert(path("came"), here(1));
+        let folder = LocalEntry { kind: LocalKind::Directory, mode: 0o755 };
+        scan.entries.insert(path("folder"), folder);
+        let shown: Vec<String> = coming(&scan)
+            .values()
+            .map(|one| format!("{} {} {} {}", one.path, one.state, one.size, one.reason))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "came local 9 the first files are still coming",
+                "waits lazy 7 the first files are still coming"
+            ]
+        );
     }
 }

@@ -100,6 +100,12 @@ impl RelPath {
         self.0.split(|b| *b == b'/')
     }
 
+    /// Whether another path is this one or lies beneath it.
+    pub fn covers(&self, other: &RelPath) -> bool {
+        let rest = other.0.strip_prefix(&*self.0);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+    }
+
     /// How many components.
     pub fn depth(&self) -> usize {
         self.components().count()

@@ -435,12 +435,14 @@ where
         paths: Vec<String>,
         reply: oneshot::Sender<Answer<String>>,
     ) {
-        let record = match self.record_of(name) {
-            Ok(record) if record.hydrated => record,
-            Ok(_) => {
-                let why = format!("session `{name}` has no files yet");
-                return give(reply, Err(Refusal::Refused(why)));
-            }
+        let record = self.record_of(name).and_then(|record| {
+            let why = || Refusal::Refused(format!("session `{name}` has no files yet"));
+            if record.hydrated { Ok(record) } else { Err(why()) }
+        });
+        let paths = paths.iter().map(|path| super::keeping::wanted_path(path));
+        let asked = paths.collect::<Answer<Vec<_>>>().and_then(|paths| Ok((record?, paths)));
+        let (record, paths) = match asked {
+            Ok(asked) => asked,
             Err(refusal) => return give(reply, Err(refusal)),
         };
         let (doors, tell) = (Arc::clone(&self.doors), self.tell.clone());
@@ -448,7 +450,11 @@ where
             let work = crate::apply::hydrate_paths(&doors, &record, &paths);
             let answer = super::shown(work, &tell, &record.name).await;
             let _loop_is_gone = tell.send(super::Inner::Moved { name: record.name.clone() });
-            give(reply, answer.map_err(|error| Refusal::Failed(error.to_string())));
+            let answer = answer.map_err(|error| match error {
+                crate::apply::StepError::NoFile(_) => Refusal::NotFound(error.to_string()),
+                error => Refusal::Failed(error.to_string()),
+            });
+            give(reply, answer);
         });
     }
 
@@ -609,9 +615,17 @@ where
                 ),
             });
             findings.push(match doors.workspaces.lazy() {
-                LazyMode::OnAccess => {
-                    finding("files", "ok", "large files come when they are opened".into(), "")
-                }
+                LazyMode::OnAccess => match doors.workspaces.caveat() {
+                    None => {
+                        finding("files", "ok", "large files come when they are opened".into(), "")
+                    }
+                    Some(why) => finding(
+                        "files",
+                        "warn",
+                        format!("large files come when they are opened; {why}"),
+                        "mount the file system of `workspaces:` with relatime",
+                    ),
+                },
                 LazyMode::Stub { reason } => finding(
                     "files",
                     "warn",

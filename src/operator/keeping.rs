@@ -56,7 +56,9 @@ where
         path: Option<&str>,
         reply: oneshot::Sender<Answer<String>>,
     ) {
-        let asked = self.restorable(name).and_then(|record| Ok((record, wanted_path(path)?)));
+        let asked = self
+            .restorable(name)
+            .and_then(|record| Ok((record, path.map(wanted_path).transpose()?)));
         let (record, path) = match asked {
             Ok(asked) => asked,
             Err(refusal) => return give(reply, Err(refusal)),
@@ -111,12 +113,10 @@ where
     }
 }
 
-fn wanted_path(path: Option<&str>) -> Answer<Option<RelPath>> {
-    let Some(text) = path else { return Ok(None) };
-    // As `docket files` prints it; a shell's completion adds the slash.
+/// A path as `docket files` prints it; a shell's completion adds the slash.
+pub(super) fn wanted_path(text: &str) -> Answer<RelPath> {
     let text = text.strip_suffix('/').unwrap_or(text);
-    let path = RelPath::try_from(text.to_owned()).map_err(|bad| Refusal::Invalid(bad.to_string()));
-    path.map(Some)
+    RelPath::try_from(text.to_owned()).map_err(|bad| Refusal::Invalid(bad.to_string()))
 }
 
 fn refusal_of(failed: &RestoreFailed) -> Refusal {

@@ -161,16 +161,16 @@ pub fn put_back(now: &Remote, then: &Remote, path: Option<&RelPath>) -> Result<R
         return Ok(Remote { etag: now.etag.clone(), files: then.files.clone(), tree });
     };
     let mut next = now.clone();
-    let files = then.files.iter().filter(|(at, _)| covers(path, at));
+    let files = then.files.iter().filter(|(at, _)| path.covers(at));
     next.files.extend(files.map(|(at, row)| (at.clone(), row.clone())));
     let mut tree = next.tree.take().unwrap_or_default();
     if let Some(old) = &then.tree {
-        let directories = old.directories.iter().filter(|(at, _)| covers(path, at));
+        let directories = old.directories.iter().filter(|(at, _)| path.covers(at));
         tree.directories.extend(directories.map(|(at, mode)| (at.clone(), *mode)));
-        let links = old.symlinks.iter().filter(|(at, _)| covers(path, at));
+        let links = old.symlinks.iter().filter(|(at, _)| path.covers(at));
         tree.symlinks.extend(links.map(|(at, text)| (at.clone(), text.clone())));
     }
-    let was_there = then.files.keys().any(|at| covers(path, at))
+    let was_there = then.files.keys().any(|at| path.covers(at))
         || then.tree.as_ref().is_some_and(|tree| has(tree, path));
     if !was_there {
         return Err(NoReturn::NotThen(path.clone()));
@@ -182,12 +182,6 @@ pub fn put_back(now: &Remote, then: &Remote, path: Option<&RelPath>) -> Result<R
 
 fn has(tree: &Tree, path: &RelPath) -> bool {
     tree.directories.contains_key(path) || tree.symlinks.contains_key(path)
-}
-
-/// Whether a path is `top` or lies beneath it.
-fn covers(top: &RelPath, path: &RelPath) -> bool {
-    let rest = path.as_bytes().strip_prefix(top.as_bytes());
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
 /// What an object of a case is, by its key; only these forms are docket's own.

@@ -28,10 +28,7 @@ impl Wanted<'_> {
         match self {
             Wanted::Eager => false,
             Wanted::Paths([]) => true,
-            Wanted::Paths(paths) => paths.iter().any(|top| {
-                let rest = path.as_bytes().strip_prefix(top.as_bytes());
-                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
-            }),
+            Wanted::Paths(paths) => paths.iter().any(|top| top.covers(path)),
         }
     }
 }
