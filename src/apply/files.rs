@@ -106,7 +106,10 @@ pub enum FilesError {
         why: BadManifest,
     },
     /// A content is not in the store.
-    #[error("`{path}`: its object `{key}` is not in the store")]
+    #[error(
+        "`{path}`: its object `{key}` is not in the store; put it back, or take its row out of \
+         manifest.json"
+    )]
     ObjectMissing {
         /// The file.
         path: RelPath,
@@ -114,7 +117,7 @@ pub enum FilesError {
         key: String,
     },
     /// A content is not what its row says.
-    #[error("`{path}`: {message}")]
+    #[error("`{path}`: {message}; put the right object back, or take its row out of manifest.json")]
     Corrupt {
         /// The file.
         path: RelPath,
@@ -490,6 +493,7 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
                 Some(scan) => scan,
                 None => self.workspaces.scan(self.place, self.spec, known, mode).await?,
             };
+            self.fill_times(&mut remote, &scan, known).await;
             self.fill_sums(&mut remote, &scan, known).await?;
             let plan = self.plan(base, &scan, &remote)?;
             if !self.open_first(&plan, &mut unopened).await {

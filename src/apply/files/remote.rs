@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use super::abreast::Abreast;
 use super::{FilesError, Work};
 use crate::model::{
-    Base, CaseName, LocalKind, ManifestEntry, RelPath, Remote, Scan, Sha256, UserName,
+    Base, CaseName, LocalKind, ManifestEntry, RelPath, Remote, Scan, Sha256, Timestamp, UserName,
 };
 use crate::sync::{
     BadManifest, FILES, MANIFEST, MANIFESTS, MAX_BYTES, foreign_row, parse_bare, parse_manifest,
@@ -232,6 +232,43 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
     ) -> (RelPath, Result<Option<ObjectMeta>, StoreError>) {
         let head = self.objects.head(&key).await;
         (path, head)
+    }
+
+    /// Gives lazy files a time that a foreign manifest left out, for a placeholder has one from
+    /// the start: that of what stands here already, else when the object was written, else now.
+    /// One listing says it of all.
+    pub(super) async fn fill_times(&self, remote: &mut Remote, scan: &Scan, base: &Base) {
+        let mut unknown = Vec::new();
+        for (path, row) in &mut remote.files {
+            if row.mtime_ns.is_some() || !row.size.is_some_and(|size| self.is_lazy(size)) {
+                continue;
+            }
+            let known = base.files.get(path).filter(|known| known.storage_key == row.storage_key);
+            let here = match scan.entries.get(path).map(|entry| &entry.kind) {
+                Some(LocalKind::Placeholder { row: Some(own), .. }) => Some(own),
+                _ => None,
+            };
+            let here = here.filter(|own| own.storage_key == row.storage_key);
+            row.mtime_ns = known.map(|known| known.mtime_ns).or(here.and_then(|own| own.mtime_ns));
+            if row.mtime_ns.is_none() {
+                unknown.push(path.clone());
+            }
+        }
+        if unknown.is_empty() {
+            return;
+        }
+        let listed =
+            self.objects.list(&format!("{}/", self.case())).await.unwrap_or_else(|error| {
+                tracing::debug!(%error, "when objects were written is not known");
+                Vec::new()
+            });
+        let written: BTreeMap<&str, Timestamp> =
+            listed.iter().filter_map(|meta| Some((&*meta.key, meta.modified?))).collect();
+        for path in unknown {
+            let Some(row) = remote.files.get_mut(&path) else { continue };
+            let at = written.get(&*self.key(&row.storage_key)).copied();
+            row.mtime_ns = at.unwrap_or_else(|| self.clock.now()).timestamp_nanos_opt();
+        }
     }
 
     /// Reads contents whose sum a foreign manifest left out, where a file of that size stands

@@ -140,7 +140,11 @@ async fn a_missing_object_is_named_and_the_others_come() {
     let mut home = Home::new(&store).await;
     let error = home.try_hydrate().await.unwrap_err();
     assert_eq!(error.kind(), FilesErrorKind::ObjectMissing);
-    assert_eq!(error.to_string(), "`pleadings/a.pdf`: its object `docs/1` is not in the store");
+    assert_eq!(
+        error.to_string(),
+        "`pleadings/a.pdf`: its object `docs/1` is not in the store; put it back, or take its row \
+         out of manifest.json"
+    );
     assert!(home.read("big.mp4").is_some() && home.read("exhibits/b.bin").is_some());
     // In a running session nothing waits for it, and its row stays.
     home.write("new", "n");

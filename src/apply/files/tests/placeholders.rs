@@ -11,7 +11,7 @@ use crate::sync::parse_manifest;
 use crate::testing::clock::FakeClock;
 use crate::testing::disk::MemoryDisk;
 use crate::testing::store::MemoryStore;
-use crate::world::{Place, ScanMode, Workspaces as _};
+use crate::world::{Clock as _, Objects as _, Place, ScanMode, Workspaces as _};
 
 const MANIFEST: &str = r#"[
     {"logical_path": "big", "size": 10, "storage_key": "k/big", "mode": "0644"},
@@ -103,6 +103,34 @@ impl Desk {
         let rows = parse_manifest(&bytes).unwrap();
         rows.into_iter().map(|(path, row)| (path.to_string(), row.storage_key)).collect()
     }
+}
+
+/// A row without a time is as old as its object; one whose object is not listed came just now.
+#[tokio::test]
+async fn a_placeholder_whose_row_has_no_time_gets_that_of_its_object_and_keeps_it() {
+    let mut desk = Desk::new().await;
+    let ns = |time: crate::model::Timestamp| time.timestamp_nanos_opt().unwrap();
+    let mut written = Vec::new();
+    for key in ["ann/one/k/big", "ann/one/k/large"] {
+        written.push(ns(desk.store.head(key).await.unwrap().unwrap().modified.unwrap()));
+    }
+    let times = |desk: &Desk| {
+        let files = &desk.base.as_ref().unwrap().files;
+        ["big", "d/large"].map(|at| files[&path(at)].mtime_ns)
+    };
+    assert_eq!(times(&desk)[..], written);
+    assert!(written.iter().all(|at| *at > 0));
+    // The index is lost: what stands here says it, whatever became of the object.
+    desk.store.delete("ann/one/k/large").await.unwrap();
+    desk.base = None;
+    desk.hydrate().await;
+    assert_eq!(times(&desk)[..], written);
+    desk.remove("d/large");
+    desk.base = None;
+    desk.hydrate().await;
+    assert_eq!(times(&desk), [written[0], ns(Still.now())]);
+    desk.sync(ScanMode::Quick).await;
+    assert_eq!(times(&desk), [written[0], ns(Still.now())]);
 }
 
 fn keys(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
