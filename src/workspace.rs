@@ -23,6 +23,7 @@ mod beneath;
 mod fill;
 mod flush;
 mod guard;
+mod held;
 mod lazy;
 mod lock;
 mod notes;
@@ -556,6 +557,10 @@ impl Workspaces for Local {
 
     fn lazy(&self) -> LazyMode {
         lazy::mode(&self.inner)
+    }
+
+    fn caveat(&self) -> Option<String> {
+        lazy::caveat(&self.inner)
     }
 
     async fn place(

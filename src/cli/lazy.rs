@@ -64,6 +64,9 @@ pub(super) async fn begin<O: Objects>(
     }
     workspaces.set_lazy(LazyMode::OnAccess, Some(marks));
     tracing::info!("large files come when they are opened");
+    if let Some(why) = workspaces.caveat() {
+        tracing::warn!("{why}");
+    }
     Ok(Some(gate))
 }
 

@@ -1,6 +1,7 @@
 //! The walk over everything when nothing was guarded: every placeholder is marked, and its wire
 //! looked at. Where opens cannot be held back any more, a stub takes its place.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::fs::{AtFlags, CWD, FileType, Timestamps, UTIME_OMIT, fstat, unlinkat, utimensat};
@@ -11,7 +12,7 @@ use super::beneath::{
 };
 use super::lazy::{Lazy, Wire};
 use super::{Inner, Local};
-use crate::model::{CaseName, RelPath, Stub, UserName};
+use crate::model::{CaseName, ContainerId, RelPath, Stub, UserName};
 use crate::sync::{stub_path, stub_text};
 use crate::world::{WorkspaceError, WorkspaceErrorKind as Kind};
 
@@ -26,6 +27,8 @@ pub struct Met {
     pub path: RelPath,
     /// Somebody has read or written it while nothing held opens back.
     pub tripped: bool,
+    /// Device and inode.
+    pub id: (u64, u64),
 }
 
 impl Local {
@@ -36,6 +39,18 @@ impl Local {
     /// The root cannot be walked: nothing is known then.
     pub async fn guard(&self) -> Result<Vec<Met>, WorkspaceError> {
         self.slow(super::About::own("guard", "the workspaces"), |inner| inner.guard()).await
+    }
+
+    /// Device and inode of every file that these containers hold open.
+    ///
+    /// # Errors
+    /// It cannot be told.
+    pub async fn held_open(
+        &self,
+        containers: Vec<ContainerId>,
+    ) -> Result<BTreeSet<(u64, u64)>, WorkspaceError> {
+        let about = super::About::own("look at", "what containers hold open");
+        self.slow(about, move |_| Ok(super::held::held_open(&containers)?)).await
     }
 }
 
@@ -71,9 +86,10 @@ impl Inner {
                 Ok(FileType::RegularFile) => {
                     let Ok(entry) = open_path(&dir, &name) else { continue };
                     let Some(value) = stub_value(&entry)? else { continue };
+                    let stat = fstat(&entry)?;
                     let tripped = self.guard_one(&dir, &name, &at, &entry, &value)?;
-                    let case = case_of(&at);
-                    all.push(Met { user: user.clone(), case, path: at, tripped });
+                    let (case, id) = (case_of(&at), (stat.st_dev, stat.st_ino));
+                    all.push(Met { user: user.clone(), case, path: at, tripped, id });
                 }
                 Ok(_) | Err(_) => (),
             }

@@ -35,6 +35,8 @@ const DIRECTORIES: usize = 16;
 pub(super) struct Lazy {
     pub mode: LazyMode,
     pub marks: Option<Arc<dyn Marks>>,
+    /// Whether access times tell who read a placeholder.
+    pub wired: bool,
 }
 
 /// What the times of a placeholder tell.
@@ -75,6 +77,16 @@ impl Wire {
 pub(super) fn mode(inner: &Inner) -> LazyMode {
     let unknown = || LazyMode::Stub { reason: "it was not found out".to_owned() };
     inner.lazy.get().map_or_else(unknown, |lazy| lazy.mode.clone())
+}
+
+/// Where access times are not kept, nothing tells who read what nobody guarded.
+pub(super) fn caveat(inner: &Inner) -> Option<String> {
+    let lazy = inner.lazy.get()?;
+    (lazy.mode == LazyMode::OnAccess && !lazy.wired).then(|| {
+        "access times are not kept here (noatime): should gate and operator ever be killed \
+         together, it cannot be told who read a placeholder meanwhile"
+            .to_owned()
+    })
 }
 
 /// The key of the canary: no object of any store.
@@ -122,7 +134,14 @@ impl Local {
 
     /// Says how large files come here, once.
     pub fn set_lazy(&self, mode: LazyMode, marks: Option<Arc<dyn Marks>>) {
-        let _said_before = self.inner.lazy.set(Lazy { mode, marks });
+        let name = self.inner.fresh_name("wire");
+        let wired = self.inner.try_wire(&name);
+        let _ = unlinkat(&self.inner.staging, &*name, rustix::fs::AtFlags::empty());
+        if let Err(errno) = wired {
+            tracing::debug!(%errno, "whether access times are kept cannot be tried");
+        }
+        let wired = wired.unwrap_or_default();
+        let _said_before = self.inner.lazy.set(Lazy { mode, marks, wired });
     }
 }
 
@@ -136,13 +155,29 @@ fn unfit(errno: Errno) -> String {
 }
 
 impl Inner {
+    /// Whether the access time of a file that is older than its modification moves with a read,
+    /// as a placeholder's must.
+    fn try_wire(&self, name: &str) -> Result<bool, Errno> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let file = openat(&self.staging, name, flags | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)?;
+        rustix::io::write(&file, b"docket")?;
+        let old = timespec(WIRE_NS);
+        futimens(
+            &file,
+            &Timestamps { last_access: old, last_modification: timespec(2 * WIRE_NS) },
+        )?;
+        rustix::io::pread(&file, &mut [0u8; 6], 0)?;
+        Ok(fstat(&file)?.st_atime != old.tv_sec)
+    }
+
     /// Places many; one that fails is told of and holds up no other.
     pub(super) fn place_all(
         &self,
         place: &Place,
         files: Vec<Placeholder>,
     ) -> Result<Vec<Result<(), WorkspaceError>>, Fault> {
-        let Some(Lazy { mode: LazyMode::OnAccess, marks: Some(marks) }) = self.lazy.get() else {
+        let Some(Lazy { mode: LazyMode::OnAccess, marks: Some(marks), .. }) = self.lazy.get()
+        else {
             return Err(Fault::new(Kind::Io, "files do not come when they are opened here"));
         };
         let case = self.open_case(place)?;

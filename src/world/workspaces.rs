@@ -304,6 +304,10 @@ pub trait Workspaces: Send + Sync + 'static {
     fn lazy(&self) -> LazyMode {
         LazyMode::Stub { reason: "placeholders are not known here".to_owned() }
     }
+    /// What cannot be told of placeholders here although they work, for people.
+    fn caveat(&self) -> Option<String> {
+        None
+    }
     /// Places placeholders, each visible only once it is whole and whoever opens it waits. Parent
     /// directories are made. What became of each, in their order; all that came about survives
     /// power loss.
