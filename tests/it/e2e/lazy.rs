@@ -2,6 +2,7 @@
 //! is all there, whoever of operator and gate is killed meanwhile; and where it cannot be, it is
 //! said why.
 
+mod s3;
 mod storm;
 
 use std::io::{Read as _, Write as _};
@@ -243,9 +244,7 @@ fn with_both_gone_the_session_that_read_zeros_is_restarted_and_told() {
     rig.start();
     let view = rig.ready("ann-one");
     rig.kill();
-    run("kill", &["-9", &gate_pid(&rig).unwrap().to_string()]);
-    let gone = format!("/proc/{}/fd", gate_pid(&rig).unwrap());
-    rig.until("the gate is gone", |_| std::fs::read_dir(&gone).is_err());
+    kill_gate(&mut rig);
     assert_ne!(check(&view, "a").1, checked(&files[0].1), "the kernel cannot prevent it");
     rig.start();
     let view = rig.see("has a new container", "ann-one", |view| {
@@ -258,6 +257,103 @@ fn with_both_gone_the_session_that_read_zeros_is_restarted_and_told() {
     assert_eq!(check(&view, "b"), (200, checked(&files[1].1)));
 }
 
+/// A descriptor from before the gate died, whose holder has not read yet, would give it zeros.
+#[test]
+fn with_both_gone_the_session_that_holds_a_placeholder_open_is_restarted() {
+    let files = [named("a", 1, 300_000), named("b", 2, 300_000)];
+    let mut rig = lazy("lazy-held", &files, "");
+    rig.start();
+    rig.ready("ann-one");
+    rig.kill();
+    let gone = kill_gate(&mut rig);
+    let at = rig.workspace("ann", "one").join("a");
+    let before = std::fs::metadata(&at).unwrap();
+    let (id, _, _) = rig.containers().remove(0);
+    let holder = hold_open_inside(&id, &at);
+    assert_eq!(std::fs::metadata(&at).unwrap().atime(), before.atime(), "nothing was read");
+    rig.start();
+    let view = rig.see("has a new container", "ann-one", |view| {
+        view["status"]["container"]["attempt"] == 2 && condition(view, "Ready").0 == "True"
+    });
+    drop((gone, holder));
+    let events = rig.ok(&["events", "ann-one"]);
+    assert!(events.contains("Tainted") && events.contains("`ann/active/one/a`"), "{events}");
+    assert!(!events.contains("`ann/active/one/b`"), "{events}");
+    assert_eq!(check(&view, "a"), (200, checked(&files[0].1)));
+}
+
+/// Where access times are not kept, nobody can tell who read: that is said before and after.
+#[test]
+fn without_access_times_it_is_said_that_nobody_can_tell_who_read() {
+    let files = [named("a", 1, 300_000)];
+    let mut rig = lazy("lazy-noatime", &files, "");
+    let at = rig.path("workspaces");
+    std::fs::create_dir(&at).unwrap();
+    let mounted = Mounted::noatime(&at);
+    rig.start();
+    let view = rig.ready("ann-one");
+    let doctor = rig.docket(&["doctor"]).stdout;
+    assert!(doctor.contains("noatime") && doctor.contains("relatime"), "{doctor}");
+    let log = std::fs::read_to_string(rig.path("operator.log")).unwrap();
+    assert!(log.contains("access times are not kept here (noatime)"), "{log}");
+    rig.kill();
+    kill_gate(&mut rig);
+    rig.start();
+    rig.until("it is said", |rig| rig.ok(&["events", "ann-one"]).contains("PerhapsTainted"));
+    let events = rig.ok(&["events", "ann-one"]);
+    assert!(events.contains("`docket restart ann-one`"), "{events}");
+    assert_eq!(check(&view, "a"), (200, checked(&files[0].1)));
+    assert_eq!(rig.get("ann-one").unwrap()["status"]["container"]["attempt"], 1);
+    rig.remove("a.yaml");
+    rig.gone("ann-one");
+    rig.kill();
+    drop(mounted);
+}
+
+/// kill -9 of the gate, and until it is gone.
+fn kill_gate(rig: &mut Rig) -> u32 {
+    let pid = gate_pid(rig).unwrap();
+    run("kill", &["-9", &pid.to_string()]);
+    let gone = format!("/proc/{pid}/fd");
+    rig.until("the gate is gone", |_| std::fs::read_dir(&gone).is_err());
+    pid
+}
+
+/// A process in a container's control group that has a file open and does not read it.
+fn hold_open_inside(container: &str, file: &Path) -> Held {
+    let format = "{{.State.Pid}}";
+    let pid = run("docker", &["inspect", "--format", format, container]);
+    let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", pid.trim())).unwrap();
+    let child =
+        Command::new("sleep").arg("600").stdin(std::fs::File::open(file).unwrap()).spawn().unwrap();
+    let held = Held(child);
+    let mut moved = false;
+    for line in groups.lines() {
+        let mut words = line.splitn(3, ':');
+        let (_, kind, path) = (words.next(), words.next().unwrap(), words.next().unwrap());
+        let name = kind.trim_start_matches("name=");
+        let roots = match name {
+            "" => vec!["/sys/fs/cgroup".to_owned(), "/sys/fs/cgroup/unified".to_owned()],
+            name => vec![format!("/sys/fs/cgroup/{name}")],
+        };
+        for root in roots {
+            let at = format!("{root}{path}/cgroup.procs");
+            moved |= std::fs::write(at, held.0.id().to_string()).is_ok();
+        }
+    }
+    assert!(moved, "{groups}");
+    held
+}
+
+struct Held(std::process::Child);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _it_may_have_ended = self.0.kill();
+        let _status = self.0.wait();
+    }
+}
+
 #[test]
 fn asked_for_or_fetched_ahead_files_come_without_being_opened() {
     let files = [named("d/a", 1, 5000), named("d/b", 2, 5000), named("c", 3, 5000)];
@@ -266,14 +362,21 @@ fn asked_for_or_fetched_ahead_files_come_without_being_opened() {
     rig.ready("ann-one");
     let said = rig.ok(&["hydrate", "ann-one", "d/a"]);
     assert!(said.contains("1 of 1 files are here"), "{said}");
+    for (path, code) in [("/d/a", 2), ("d/../c", 2), ("", 2), ("nope", 4), ("d/a/b", 4)] {
+        let said = rig.docket(&["hydrate", "ann-one", path]);
+        assert_eq!(said.code, code, "{path}: {}", said.stderr);
+    }
     let there =
         |rig: &Rig, path: &str| std::fs::read(rig.workspace("ann", "one").join(path)).unwrap();
     assert_eq!(there(&rig, "d/a"), files[0].1);
     assert_eq!(blocks(&rig.workspace("ann", "one").join("c")), 0);
+    assert_eq!(blocks(&rig.workspace("ann", "one").join("d/b")), 0);
+    let said = rig.ok(&["hydrate", "ann-one", "d/", "d/a"]);
+    assert!(said.contains("2 of 2 files are here"), "{said}");
+    assert_eq!(there(&rig, "d/b"), files[1].1);
     let more = "  workspace: {sync: {interval: 1s}, files: {eagerBelow: 1Ki, prefetch: 1Gi}}";
     rig.write("a.yaml", &session("ann-one", "ann", "one", more));
     rig.see("has fetched ahead", "ann-one", |view| view["status"]["files"]["lazy"] == 0);
-    assert_eq!(there(&rig, "d/b"), files[1].1);
     assert_eq!(there(&rig, "c"), files[2].1);
     assert_eq!(marks(&rig), 0);
 }
@@ -343,12 +446,59 @@ fn on_a_file_system_without_placeholders_stub_files_stand_for_large_ones() {
     drop(mounted);
 }
 
+/// A kernel that refuses the call, as one without permission events does.
+#[test]
+fn where_the_kernel_refuses_the_group_stub_files_stand_for_large_ones() {
+    for (errno, why) in [("EINVAL", "EINVAL: the kernel"), ("EPERM", "EPERM: no CAP_SYS_ADMIN")] {
+        let name = format!("lazy-init-{}", errno.to_lowercase());
+        let mut rig = lazy(&name, &[named("a", 1, 5000)], "");
+        rig.through = injected("fanotify_init", &format!("error={errno}"));
+        rig.start();
+        falls_back(&mut rig, why);
+    }
+}
+
+/// A kernel that makes the group and takes no mark.
+#[test]
+fn where_the_kernel_refuses_the_mark_stub_files_stand_for_large_ones() {
+    let mut rig = lazy("lazy-mark", &[named("a", 1, 5000)], "");
+    rig.through = injected("fanotify_mark", "error=EINVAL");
+    rig.start();
+    falls_back(&mut rig, "Invalid argument");
+}
+
+/// A kernel that says that it marks, and holds nothing back.
+#[test]
+fn where_the_canary_is_not_intercepted_stub_files_stand_for_large_ones() {
+    let mut rig = lazy("lazy-missed", &[named("a", 1, 5000)], "");
+    rig.through = injected("fanotify_mark", "retval=0");
+    rig.start();
+    falls_back(&mut rig, "canary not intercepted: its reader saw no content");
+}
+
+/// What an operator is started by whose calls of this name end so, with nothing done.
+fn injected(call: &str, end: &str) -> Vec<String> {
+    let words = ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e"];
+    let mut words = words.map(str::to_owned).to_vec();
+    words.push(format!("trace={call}"));
+    words.extend(["-e".to_owned(), format!("inject={call}:{end}"), "--".to_owned()]);
+    words
+}
+
 /// A file system of memory that knows no extended attributes, unmounted at the end.
 struct Mounted(PathBuf);
 
 impl Mounted {
     fn ramfs(at: &Path) -> Mounted {
         run("mount", &["-t", "ramfs", "-o", "mode=0700", "ramfs", &at.display().to_string()]);
+        Mounted(at.to_owned())
+    }
+
+    /// The same directory, without access times.
+    fn noatime(at: &Path) -> Mounted {
+        let text = at.display().to_string();
+        run("mount", &["--bind", &text, &text]);
+        run("mount", &["-o", "remount,bind,noatime", &text]);
         Mounted(at.to_owned())
     }
 }
