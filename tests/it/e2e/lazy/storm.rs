@@ -79,7 +79,7 @@ fn no_reader_sees_zeros_however_often_operator_and_gate_are_killed() {
         count(&met.late)
     );
     let wrong = met.wrong.into_inner().unwrap();
-    assert_eq!(wrong, [""; 0], "{}", rig.tail());
+    assert!(wrong.is_empty(), "{wrong:#?}{}", rig.tail());
     assert_eq!(count(&met.good), READERS * FILES);
     assert!(operators > 0 && gates > 0);
 }
