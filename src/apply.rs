@@ -22,7 +22,7 @@ pub use collect::{Collected, Garbage, collect};
 pub use execute::{Doors, Ran, StepError, owner_of, place, run, sweep_trash};
 pub use guard::guard;
 pub use lanes::{Lanes, UNCONDITIONAL, hydrate_paths};
-pub use lazy::{Failures, Filler};
+pub use lazy::{Coming, Failures, Filler};
 pub use prefetch::{prefetch, wants_prefetch};
 pub use restore::{RestoreFailed, restore};
 pub use rooms::Rooms;

@@ -14,7 +14,7 @@ use crate::world::{Clock, Engine, Ledger, Objects, ScanMode, Workspaces, Write};
 
 use super::execute::{Doors, StepError, copy_record, place};
 use super::files::{self, FilesError, Found};
-use super::lazy::Failures;
+use super::lazy::{Coming, Failures};
 use super::rooms::Rooms;
 
 /// Creates, starts and removals beside each other. The engine burns a fifth of a second of cpu a
@@ -39,6 +39,8 @@ pub struct Lanes {
     said_unconditional: AtomicBool,
     /// Why files did not come when they were opened.
     pub failures: Failures,
+    /// What is on its way to whoever opened it.
+    pub coming: Coming,
     /// Whose backlog is being fetched, or was.
     pub(super) prefetching: Mutex<BTreeMap<Uid, Prefetch>>,
     transfers: files::Turns,
@@ -76,6 +78,7 @@ impl Lanes {
             engine: tokio::sync::Semaphore::new(ENGINE_ABREAST),
             rooms: Rooms::default(),
             failures: Failures::default(),
+            coming: Coming::default(),
             prefetching: Mutex::default(),
             transfers: files::Turns::new(share.clamp(4, TRANSFERS), share.max(16)),
             progress: Mutex::default(),
@@ -89,9 +92,13 @@ impl Lanes {
         files::Bounds { floor: self.rooms.floor(), turns: &self.transfers }
     }
 
-    /// How far a session's hydration is, while it is under way.
-    pub fn progress(&self, uid: &Uid) -> Option<Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner).get(uid).copied()
+    /// How far a session's hydration is, while it is under way, what is half here among it.
+    pub fn progress(&self, record: &Record) -> Option<Progress> {
+        let all = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut done = all.get(&record.uid).copied()?;
+        let half = self.coming.beneath(&format!("{}/{}/", record.user, record.case));
+        done.bytes = done.bytes.saturating_add(half).min(done.bytes_total);
+        Some(done)
     }
 
     fn note_progress(&self, uid: &Uid, progress: Option<Progress>) {

@@ -9,9 +9,12 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -54,12 +57,66 @@ impl Failures {
     }
 }
 
+/// How many bytes came so far of files on their way, by full key, for those who ask.
+#[derive(Clone, Debug, Default)]
+pub struct Coming(Arc<Mutex<BTreeMap<String, u64>>>);
+
+impl Coming {
+    /// Of all whose keys begin so.
+    pub fn beneath(&self, prefix: &str) -> u64 {
+        let all = self.locked();
+        let from = all.range(prefix.to_owned()..);
+        from.take_while(|(key, _)| key.starts_with(prefix)).map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Counts what is read of a body, as long as it lives.
+    fn counted(&self, key: &str, body: Body) -> Body {
+        self.locked().insert(key.to_owned(), 0);
+        Box::pin(Counted { coming: self.clone(), key: key.to_owned(), body })
+    }
+
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Counted {
+    coming: Coming,
+    key: String,
+    body: Body,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = self.body.as_mut().poll_read(context, buffer);
+        let more = (buffer.filled().len() - before) as u64;
+        if more > 0
+            && let Some(bytes) = self.coming.locked().get_mut(&self.key)
+        {
+            *bytes += more;
+        }
+        polled
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.coming.locked().remove(&self.key);
+    }
+}
+
 /// What fills placeholders.
 pub struct Filler<O> {
     objects: Arc<O>,
     marks: Arc<dyn Marks>,
     rooms: Rooms,
     failures: Failures,
+    coming: Coming,
     /// What the canary stands for.
     canary: Vec<u8>,
     abreast: Semaphore,
@@ -88,11 +145,12 @@ impl<O: Objects> Filler<O> {
         marks: Arc<dyn Marks>,
         rooms: Rooms,
         failures: Failures,
+        coming: Coming,
         canary: Vec<u8>,
     ) -> Filler<O> {
         let abreast = Semaphore::new(ABREAST);
         let waiting = Mutex::default();
-        Filler { objects, marks, rooms, failures, canary, abreast, waiting }
+        Filler { objects, marks, rooms, failures, coming, canary, abreast, waiting }
     }
 
     /// Answers opens until there will be no more.
@@ -208,7 +266,7 @@ impl<O: Objects> Filler<O> {
                 let why = format!("its object has {is} bytes, its row says {said}");
                 return Err(FillError::Corrupt(why));
             }
-            body
+            self.coming.counted(&stub.key, body)
         };
         fill(file, stub.clone(), body, Arc::clone(&self.marks)).await
     }
@@ -223,5 +281,26 @@ fn store(error: StoreError) -> FillError {
         }
         StoreErrorKind::NotFound => FillError::Corrupt("its object is not in the store".to_owned()),
         _ => FillError::Corrupt(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_on_its_way_is_counted_as_long_as_it_is() {
+        use tokio::io::AsyncReadExt as _;
+        let coming = Coming::default();
+        let body = |bytes: usize| -> Body { Box::pin(std::io::Cursor::new(vec![1; bytes])) };
+        let mut one = coming.counted("ann/one/k", body(10));
+        let mut other = coming.counted("ann/one-more/k", body(10));
+        one.read_exact(&mut [0; 7]).await.unwrap();
+        other.read_exact(&mut [0; 10]).await.unwrap();
+        assert_eq!(coming.beneath("ann/one/"), 7);
+        assert_eq!(coming.beneath("ann/"), 17);
+        drop(one);
+        assert_eq!(coming.beneath("ann/one/"), 0);
+        assert_eq!(coming.beneath("ann/one-more/"), 10);
     }
 }

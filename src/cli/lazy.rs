@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::apply::{Book, Failures, Filler, Rooms};
+use crate::apply::{Book, Coming, Failures, Filler, Rooms};
 use crate::clock::WallClock;
 use crate::gate::{Gate, Unfit, attach};
 use crate::model::LazyMode;
@@ -32,6 +32,7 @@ pub(super) async fn begin<O: Objects>(
     objects: Arc<O>,
     rooms: Rooms,
     failures: Failures,
+    coming: Coming,
 ) -> Result<Option<Gate>, Failure> {
     let docket = workspaces.docket_dir();
     let attached = tokio::task::spawn_blocking(move || attach(&docket)).await;
@@ -49,7 +50,7 @@ pub(super) async fn begin<O: Objects>(
     };
     let marks: Arc<dyn Marks> = Arc::new(gate.clone());
     let content = format!("docket canary {}\n", std::process::id()).repeat(400).into_bytes();
-    let filler = Filler::new(objects, Arc::clone(&marks), rooms, failures, content.clone());
+    let filler = Filler::new(objects, Arc::clone(&marks), rooms, failures, coming, content.clone());
     tokio::spawn(filler.serve(opens));
     let mut tries = 0;
     while let Err(why) = canary(workspaces, &content, &marks).await {

@@ -123,8 +123,8 @@ async fn start(config: &Config, shutdown: &CancellationToken) -> Result<Running,
     let lanes = Lanes::new(descriptors());
     lanes.rooms.set_floor(config.min_free);
     let (store, rooms) = (Arc::clone(&objects), lanes.rooms.clone());
-    let failures = lanes.failures.clone();
-    let gate = super::lazy::begin(&workspaces, store, rooms, failures).await?;
+    let (failures, coming) = (lanes.failures.clone(), lanes.coming.clone());
+    let gate = super::lazy::begin(&workspaces, store, rooms, failures, coming).await?;
     let ledger = Sled::open(&config.state).map_err(|error| Failure::failed(chain(&error)))?;
     let contents = ledger.load().await.map_err(|error| Failure::failed(chain(&error)))?;
     if let Some(rebuilt) = &contents.rebuilt {

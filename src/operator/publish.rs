@@ -84,7 +84,7 @@ where
                     .session
                     .record
                     .as_ref()
-                    .and_then(|record| self.doors.lanes.progress(&record.uid)),
+                    .and_then(|record| self.doors.lanes.progress(record)),
                 remembered: &live.transitions,
             };
             let viewed = view(&input, name, &live.session, &live.plan, &facts);
