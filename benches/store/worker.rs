@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use docket::apply::files::{Bounds, Turns, hydrate, sync};
+use docket::apply::files::{Bounds, Files, Turns};
 use docket::clock::WallClock;
 use docket::model::{Base, CaseName, FilesSpec, LargeFiles, Scope, Uid, UserName, WorkspaceSpec};
 use docket::objects::s3::{S3, S3Config};
@@ -80,24 +80,23 @@ impl Worker {
         self.floor.get_or_init(|| Arc::new(Floor::new(&self.endpoint, &self.bucket)))
     }
 
-    fn bounds(&self) -> Bounds<'_> {
-        Bounds { floor: MinFree::Bytes(0), turns: &self.turns }
+    fn files<'a>(&'a self, node: &'a Local, place: &'a Place) -> Files<'a, Local, S3, WallClock> {
+        Files {
+            workspaces: node,
+            objects: &self.store,
+            clock: &WallClock,
+            place,
+            spec: &self.spec,
+            owner: (0, 0),
+            bounds: Bounds { floor: MinFree::Bytes(0), turns: &self.turns },
+        }
     }
 
     async fn sync(&self, case: &str) -> usize {
         let place = self.place(&self.out, case).await;
         let base = self.bases.lock().await.get(case).cloned();
-        let found = sync(
-            &self.out,
-            &self.store,
-            &WallClock,
-            &place,
-            &self.spec,
-            (0, 0),
-            self.bounds(),
-            base.as_ref(),
-            ScanMode::Quick,
-        );
+        let files = self.files(&self.out, &place);
+        let found = files.sync(base.as_ref(), ScanMode::Quick);
         let base = found.await.unwrap().base;
         let files = base.files.len();
         self.bases.lock().await.insert(case.to_owned(), base);
@@ -106,18 +105,8 @@ impl Worker {
 
     async fn down(&self, case: &str) -> usize {
         let place = self.place(&self.into, case).await;
-        let found = hydrate(
-            &self.into,
-            &self.store,
-            &WallClock,
-            &place,
-            &self.spec,
-            (0, 0),
-            self.bounds(),
-            None,
-            &|_| (),
-        );
-        found.await.unwrap().base.files.len()
+        let files = self.files(&self.into, &place);
+        files.hydrate(None, &|_| ()).await.unwrap().base.files.len()
     }
 
     /// Does what a line says; how many files that was.

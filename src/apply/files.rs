@@ -205,6 +205,26 @@ pub struct Bounds<'a> {
     pub turns: &'a Turns,
 }
 
+/// A session's files: the doors to both sides of them, whose they are, and what bounds what is done
+/// with them.
+#[derive(Debug)]
+pub struct Files<'a, W, O, C> {
+    /// The side here.
+    pub workspaces: &'a W,
+    /// The side there.
+    pub objects: &'a O,
+    /// For names and times.
+    pub clock: &'a C,
+    /// Which directory.
+    pub place: &'a Place,
+    /// What its class says.
+    pub spec: &'a WorkspaceSpec,
+    /// `uid` and `gid` of what comes here.
+    pub owner: (u32, u32),
+    /// What bounds all syncs and hydrations together.
+    pub bounds: Bounds<'a>,
+}
+
 /// The doors and the session, for one sync or hydration.
 struct Work<'a, W, O, C> {
     workspaces: &'a W,
@@ -244,162 +264,99 @@ struct Outcome {
     conflicts: BTreeMap<RelPath, RelPath>,
 }
 
-/// Syncs a workspace with the store, both ways. `base`: what both sides last agreed on; without
-/// it nothing is deleted on either side. With [`ScanMode::Checksum`] it is the last sync of a
-/// workspace nobody writes to any more: everything goes out, and nothing is brought here but what
-/// takes the place of a conflict copy.
-///
-/// # Errors
-/// [`FilesError`]: what was committed before stays committed, and doing it again is safe.
-#[expect(clippy::too_many_arguments, reason = "the doors, the session, its index")]
-pub async fn sync<W: Workspaces, O: Objects, C: Clock>(
-    workspaces: &W,
-    objects: &O,
-    clock: &C,
-    place: &Place,
-    spec: &WorkspaceSpec,
-    owner: (u32, u32),
-    bounds: Bounds<'_>,
-    base: Option<&Base>,
-    mode: ScanMode,
-) -> Result<Found, FilesError> {
-    let excludes = Excludes::new(&spec.sync_exclude)?;
-    let emptied = false;
-    let opens = opens(workspaces, spec);
-    let work =
-        Work { workspaces, objects, clock, place, spec, owner, bounds, excludes, emptied, opens };
-    work.sync(base, mode).await
-}
+impl<W: Workspaces, O: Objects, C: Clock> Files<'_, W, O, C> {
+    /// Syncs a workspace with the store, both ways. `base`: what both sides last agreed on; without
+    /// it nothing is deleted on either side. With [`ScanMode::Checksum`] it is the last sync of a
+    /// workspace nobody writes to any more: everything goes out, and nothing is brought here but
+    /// what takes the place of a conflict copy.
+    ///
+    /// # Errors
+    /// [`FilesError`]: what was committed before stays committed, and doing it again is safe.
+    pub async fn sync(&self, base: Option<&Base>, mode: ScanMode) -> Result<Found, FilesError> {
+        self.work(false)?.sync(base, mode).await
+    }
 
-/// As [`sync`] after a [`put_back`]: the store's manifest is followed even if it is empty.
-///
-/// # Errors
-/// As [`sync`].
-#[expect(clippy::too_many_arguments, reason = "the doors, the session, its index")]
-pub async fn sync_restored<W: Workspaces, O: Objects, C: Clock>(
-    workspaces: &W,
-    objects: &O,
-    clock: &C,
-    place: &Place,
-    spec: &WorkspaceSpec,
-    owner: (u32, u32),
-    bounds: Bounds<'_>,
-    base: Option<&Base>,
-) -> Result<Found, FilesError> {
-    let excludes = Excludes::new(&spec.sync_exclude)?;
-    let emptied = true;
-    let opens = opens(workspaces, spec);
-    let work =
-        Work { workspaces, objects, clock, place, spec, owner, bounds, excludes, emptied, opens };
-    work.sync(base, ScanMode::Quick).await
-}
+    /// As [`Files::sync`] after a [`Files::put_back`]: the store's manifest is followed even if it
+    /// is empty.
+    ///
+    /// # Errors
+    /// As [`Files::sync`].
+    pub async fn sync_restored(&self, base: Option<&Base>) -> Result<Found, FilesError> {
+        self.work(true)?.sync(base, ScanMode::Quick).await
+    }
 
-/// What waits here for a sync that cannot be: counted against what both sides agreed on last.
-///
-/// # Errors
-/// The workspace's.
-#[expect(clippy::too_many_arguments, reason = "the doors, the session, its index")]
-pub async fn waiting<W: Workspaces, O: Objects, C: Clock>(
-    workspaces: &W,
-    objects: &O,
-    clock: &C,
-    place: &Place,
-    spec: &WorkspaceSpec,
-    owner: (u32, u32),
-    bounds: Bounds<'_>,
-    base: Option<&Base>,
-) -> Result<Found, FilesError> {
-    let excludes = Excludes::new(&spec.sync_exclude)?;
-    let emptied = true;
-    let opens = opens(workspaces, spec);
-    let work =
-        Work { workspaces, objects, clock, place, spec, owner, bounds, excludes, emptied, opens };
-    work.waiting(base).await
-}
+    /// What waits here for a sync that cannot be: counted against what both sides agreed on last.
+    ///
+    /// # Errors
+    /// The workspace's.
+    pub async fn waiting(&self, base: Option<&Base>) -> Result<Found, FilesError> {
+        self.work(true)?.waiting(base).await
+    }
 
-/// Makes an earlier state (by its id, the beginning of it, or a moment) the current one in the
-/// store; with a path only what it has there, beside what is there now. The workspace follows by
-/// [`sync_restored`].
-///
-/// `unfollowed`: the present manifest was not followed, and this is what was agreed on before it.
-///
-/// # Errors
-/// [`RestoreError`]: nothing was changed.
-#[expect(clippy::too_many_arguments, reason = "the doors, the session, what is asked")]
-pub async fn put_back<W: Workspaces, O: Objects, C: Clock>(
-    workspaces: &W,
-    objects: &O,
-    clock: &C,
-    place: &Place,
-    spec: &WorkspaceSpec,
-    owner: (u32, u32),
-    bounds: Bounds<'_>,
-    at: &str,
-    path: Option<&RelPath>,
-    unfollowed: Option<&Base>,
-) -> Result<PutBack, RestoreError> {
-    let excludes = Excludes::new(&spec.sync_exclude).map_err(FilesError::from)?;
-    let emptied = true;
-    let opens = opens(workspaces, spec);
-    let work =
-        Work { workspaces, objects, clock, place, spec, owner, bounds, excludes, emptied, opens };
-    work.put_back(at, path, unfollowed).await
-}
+    /// Makes an earlier state (by its id, the beginning of it, or a moment) the current one in the
+    /// store; with a path only what it has there, beside what is there now. The workspace follows
+    /// by [`Files::sync_restored`].
+    ///
+    /// `unfollowed`: the present manifest was not followed, and this is what was agreed on before
+    /// it.
+    ///
+    /// # Errors
+    /// [`RestoreError`]: nothing was changed.
+    pub async fn put_back(
+        &self,
+        at: &str,
+        path: Option<&RelPath>,
+        unfollowed: Option<&Base>,
+    ) -> Result<PutBack, RestoreError> {
+        self.work(true)?.put_back(at, path, unfollowed).await
+    }
 
-/// Fetches what must be there before the start, smallest first, and notes the rest as lazy.
-/// Nothing here is overwritten but files that are as the base knows them. Can be cut off and done
-/// again.
-///
-/// # Errors
-/// [`FilesError`], after everything that could be fetched was.
-#[expect(clippy::too_many_arguments, reason = "the doors, the session, its index")]
-pub async fn hydrate<W: Workspaces, O: Objects, C: Clock>(
-    workspaces: &W,
-    objects: &O,
-    clock: &C,
-    place: &Place,
-    spec: &WorkspaceSpec,
-    owner: (u32, u32),
-    bounds: Bounds<'_>,
-    base: Option<&Base>,
-    progress: &(dyn Fn(Progress) + Sync),
-) -> Result<Found, FilesError> {
-    let excludes = Excludes::new(&spec.sync_exclude)?;
-    let emptied = false;
-    let opens = opens(workspaces, spec);
-    let work =
-        Work { workspaces, objects, clock, place, spec, owner, bounds, excludes, emptied, opens };
-    work.hydrate(base, come::Wanted::Eager, progress).await
-}
+    /// Fetches what must be there before the start, smallest first, and notes the rest as lazy.
+    /// Nothing here is overwritten but files that are as the base knows them. Can be cut off and
+    /// done again.
+    ///
+    /// # Errors
+    /// [`FilesError`], after everything that could be fetched was.
+    pub async fn hydrate(
+        &self,
+        base: Option<&Base>,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<Found, FilesError> {
+        self.work(false)?.hydrate(base, come::Wanted::Eager, progress).await
+    }
 
-/// Fetches lazy files on request: these paths and what lies beneath them; none: all of them.
-///
-/// # Errors
-/// As [`hydrate`].
-#[expect(clippy::too_many_arguments, reason = "the doors, the session, its index")]
-pub async fn hydrate_paths<W: Workspaces, O: Objects, C: Clock>(
-    workspaces: &W,
-    objects: &O,
-    clock: &C,
-    place: &Place,
-    spec: &WorkspaceSpec,
-    owner: (u32, u32),
-    bounds: Bounds<'_>,
-    base: Option<&Base>,
-    paths: &[RelPath],
-    progress: &(dyn Fn(Progress) + Sync),
-) -> Result<Found, FilesError> {
-    let excludes = Excludes::new(&spec.sync_exclude)?;
-    let emptied = false;
-    let opens = opens(workspaces, spec);
-    let work =
-        Work { workspaces, objects, clock, place, spec, owner, bounds, excludes, emptied, opens };
-    work.hydrate(base, come::Wanted::Paths(paths), progress).await
-}
+    /// Fetches lazy files on request: these paths and what lies beneath them; none: all of them.
+    ///
+    /// # Errors
+    /// As [`Files::hydrate`].
+    pub async fn hydrate_paths(
+        &self,
+        base: Option<&Base>,
+        paths: &[RelPath],
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<Found, FilesError> {
+        self.work(false)?.hydrate(base, come::Wanted::Paths(paths), progress).await
+    }
 
-/// Whether large files come when they are opened.
-fn opens<W: Workspaces>(workspaces: &W, spec: &WorkspaceSpec) -> bool {
-    spec.files.large == LargeFiles::OnAccess && workspaces.lazy() == LazyMode::OnAccess
+    fn work(&self, emptied: bool) -> Result<Work<'_, W, O, C>, FilesError> {
+        let Files { workspaces, objects, clock, place, spec, owner, bounds } = *self;
+        let excludes = Excludes::new(&spec.sync_exclude)?;
+        let opens =
+            spec.files.large == LargeFiles::OnAccess && workspaces.lazy() == LazyMode::OnAccess;
+        let work = Work {
+            workspaces,
+            objects,
+            clock,
+            place,
+            spec,
+            owner,
+            bounds,
+            excludes,
+            emptied,
+            opens,
+        };
+        Ok(work)
+    }
 }
 
 impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {

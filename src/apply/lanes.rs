@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 use crate::model::{
     CaseName, Operation, Progress, Record, RelPath, SyncKind, Timestamp, Uid, UserName, many,
 };
-use crate::world::{Clock, Engine, Ledger, Objects, ScanMode, Workspaces, Write};
+use crate::world::{Clock, Engine, Ledger, Objects, Place, ScanMode, Workspaces, Write};
 
 use super::execute::{Doors, StepError, copy_record, place};
-use super::files::{self, FilesError, Found};
+use super::files::{self, Files, FilesError, Found};
 use super::lazy::{Coming, Failures};
 use super::rooms::Rooms;
 
@@ -176,6 +176,21 @@ impl Drop for Shown<'_> {
     }
 }
 
+impl<E, O, W, L, C> Doors<E, O, W, L, C> {
+    /// A session's files.
+    pub(super) fn files<'a>(&'a self, there: &'a Place, record: &'a Record) -> Files<'a, W, O, C> {
+        Files {
+            workspaces: &self.workspaces,
+            objects: &self.objects,
+            clock: &self.clock,
+            place: there,
+            spec: &record.applied.resolved.workspace,
+            owner: super::execute::owner_of(record),
+            bounds: self.lanes.bounds(),
+        }
+    }
+}
+
 /// Syncs a session's files and keeps what came of it.
 pub(super) async fn sync<E, O, W, L, C>(
     doors: &Doors<E, O, W, L, C>,
@@ -207,17 +222,8 @@ where
     };
     let there = place(record);
     doors.lanes.rooms.scan_begins(record);
-    let work = files::sync(
-        &doors.workspaces,
-        &doors.objects,
-        &doors.clock,
-        &there,
-        &record.applied.resolved.workspace,
-        super::execute::owner_of(record),
-        doors.lanes.bounds(),
-        base.as_ref(),
-        mode,
-    );
+    let files = doors.files(&there, record);
+    let work = files.sync(base.as_ref(), mode);
     let found = tokio::select! {
         biased;
         () = cancel.cancelled() => return Err(StepError::Interrupted),
@@ -262,17 +268,7 @@ async fn note_waiting<E, O, W, L, C>(
     if matches!(error, FilesError::Workspace(_) | FilesError::Exclude(_)) {
         return;
     }
-    let counted = files::waiting(
-        &doors.workspaces,
-        &doors.objects,
-        &doors.clock,
-        &place(record),
-        &record.applied.resolved.workspace,
-        super::execute::owner_of(record),
-        doors.lanes.bounds(),
-        base,
-    )
-    .await;
+    let counted = doors.files(&place(record), record).waiting(base).await;
     let kept = match counted {
         Ok(found) => {
             let (seen, remarks) = (found.seen, found.remarks);
@@ -330,17 +326,8 @@ where
     doors.lanes.rooms.scan_begins(record);
     let shown = Shown { lanes: &doors.lanes, uid: &record.uid };
     let show = |progress| shown.at(progress);
-    let work = files::hydrate(
-        &doors.workspaces,
-        &doors.objects,
-        &doors.clock,
-        &there,
-        &record.applied.resolved.workspace,
-        super::execute::owner_of(record),
-        doors.lanes.bounds(),
-        base.as_ref(),
-        &show,
-    );
+    let files = doors.files(&there, record);
+    let work = files.hydrate(base.as_ref(), &show);
     let found = tokio::select! {
         biased;
         () = cancel.cancelled() => return Err(StepError::Interrupted),
@@ -427,19 +414,9 @@ where
     let there = place(record);
     doors.lanes.rooms.scan_begins(record);
     let shown = Shown { lanes: &doors.lanes, uid: &record.uid };
-    let found = files::hydrate_paths(
-        &doors.workspaces,
-        &doors.objects,
-        &doors.clock,
-        &there,
-        &record.applied.resolved.workspace,
-        super::execute::owner_of(record),
-        doors.lanes.bounds(),
-        base.as_ref(),
-        &wanted,
-        &|progress| shown.at(progress),
-    )
-    .await?;
+    let show = |progress| shown.at(progress);
+    let files = doors.files(&there, record);
+    let found = files.hydrate_paths(base.as_ref(), &wanted, &show).await?;
     let here = found
         .base
         .files

@@ -7,7 +7,7 @@ use crate::model::{Operation, Record, RelPath};
 use crate::world::{Clock, Engine, Ledger, Objects, ScanMode, Workspaces};
 
 use super::execute::{Doors, StepError, owner_of, place};
-use super::files::{self, FilesError, FilesErrorKind, Found, PutBack, RestoreError};
+use super::files::{FilesError, FilesErrorKind, Found, PutBack, RestoreError};
 use super::lanes::keep;
 
 /// Why nothing, or not all, was restored.
@@ -54,20 +54,9 @@ where
     } else {
         Some(doors.book.base(&record.uid).await.map_err(StepError::from)?.unwrap_or_default())
     };
-    let (there, workspace) = (place(record), &record.applied.resolved.workspace);
-    let PutBack { id, difference } = files::put_back(
-        &doors.workspaces,
-        &doors.objects,
-        &doors.clock,
-        &there,
-        workspace,
-        owner_of(record),
-        doors.lanes.bounds(),
-        at,
-        path,
-        unfollowed.as_ref(),
-    )
-    .await?;
+    let there = place(record);
+    let PutBack { id, difference } =
+        doors.files(&there, record).put_back(at, path, unfollowed.as_ref()).await?;
     let what = match (difference.is_empty(), path) {
         (true, _) => "no file differs from it".to_owned(),
         (false, _) => difference.to_string(),
@@ -127,17 +116,13 @@ where
     async fn sync(&self, restored: bool) -> Result<(), RestoreFailed> {
         let Restoring { doors, record, .. } = self;
         let base = doors.book.base(&record.uid).await.map_err(StepError::from)?;
-        let (there, workspace) = (place(record), &record.applied.resolved.workspace);
-        let (owner, bounds) = (owner_of(record), doors.lanes.bounds());
-        let (disk, store, clock) = (&doors.workspaces, &doors.objects, &doors.clock);
+        let there = place(record);
+        let files = doors.files(&there, record);
         let work = async {
-            let base = base.as_ref();
             if restored {
-                files::sync_restored(disk, store, clock, &there, workspace, owner, bounds, base)
-                    .await
+                files.sync_restored(base.as_ref()).await
             } else {
-                let mode = ScanMode::Quick;
-                files::sync(disk, store, clock, &there, workspace, owner, bounds, base, mode).await
+                files.sync(base.as_ref(), ScanMode::Quick).await
             }
         };
         let mut work = std::pin::pin!(work);

@@ -37,7 +37,7 @@ fn an_edit_at_any_moment_survives_replacement_and_removal() {
 /// The whole way in, many files at a time, while their parent leads outside every other moment.
 #[test]
 fn t3_a_parent_swapped_during_large_hydrations_takes_nothing_outside() {
-    use docket::apply::files::{Bounds, hydrate};
+    use docket::apply::files::{Bounds, Files};
     let den = den();
     let objects = den.dir.path().join("objects");
     let store = docket::objects::directory::Directory::open(&objects, "").expect("a store");
@@ -45,7 +45,6 @@ fn t3_a_parent_swapped_during_large_hydrations_takes_nothing_outside() {
     let large = vec![7u8; 400_000];
     let turns = docket::apply::files::Turns::new(16, 16);
     let bounds = Bounds { floor: docket::plan::MinFree::Bytes(0), turns: &turns };
-    let owner = (1000, 1000);
     for round in 0..4 {
         for number in 0..60 {
             let at = objects.join(format!("alice/case/files/sub/r{round}/{number}"));
@@ -56,8 +55,16 @@ fn t3_a_parent_swapped_during_large_hydrations_takes_nothing_outside() {
         let clock = docket::clock::WallClock;
         let spec =
             WorkspaceSpec { files: FilesSpec { eager_below: 1 << 30, ..spec().files }, ..spec() };
-        let (local, place) = (&den.local, &den.place);
-        let _ = wait(hydrate(local, &store, &clock, place, &spec, owner, bounds, None, &|_| ()));
+        let files = Files {
+            workspaces: &den.local,
+            objects: &store,
+            clock: &clock,
+            place: &den.place,
+            spec: &spec,
+            owner: (1000, 1000),
+            bounds,
+        };
+        let _ = wait(files.hydrate(None, &|_| ()));
     }
     drop(hostile);
     let came = |dir: &str| {

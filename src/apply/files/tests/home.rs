@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::io::AsyncReadExt as _;
 
-use crate::apply::files::{Bounds, FilesError, Found, Turns, hydrate, hydrate_paths, sync};
+use crate::apply::files::{Bounds, Files, FilesError, Found, Turns};
 use crate::model::{
     Base, CaseName, FilesSpec, LargeFiles, Progress, RelPath, Scope, Sha256, Timestamp, Uid,
     UserName, WorkspaceSpec,
@@ -215,16 +215,22 @@ impl Home {
         Home { local, store, place, spec: spec(), base: None, floor, dir, _temp: temp }
     }
 
-    pub fn bounds(&self) -> Bounds<'_> {
+    pub fn all(&self) -> Files<'_, Local, Spy, Still> {
         static TURNS: Turns = Turns::new(64, 64);
-        Bounds { floor: self.floor, turns: &TURNS }
+        let Home { local, store, place, spec, .. } = self;
+        Files {
+            workspaces: local,
+            objects: store,
+            clock: &Still,
+            place,
+            spec,
+            owner: (0, 0),
+            bounds: Bounds { floor: self.floor, turns: &TURNS },
+        }
     }
 
     pub async fn try_sync(&mut self, mode: ScanMode) -> Result<Found, FilesError> {
-        let Home { local, store, place, spec, .. } = &*self;
-        let base = self.base.as_ref();
-        let bounds = self.bounds();
-        let found = sync(local, store, &Still, place, spec, (0, 0), bounds, base, mode).await?;
+        let found = self.all().sync(self.base.as_ref(), mode).await?;
         self.base = Some(found.base.clone());
         Ok(found)
     }
@@ -234,11 +240,7 @@ impl Home {
     }
 
     pub async fn try_hydrate(&mut self) -> Result<Found, FilesError> {
-        let Home { local, store, place, spec, .. } = &*self;
-        let base = self.base.as_ref();
-        let bounds = self.bounds();
-        let found =
-            hydrate(local, store, &Still, place, spec, (0, 0), bounds, base, &|_| ()).await?;
+        let found = self.all().hydrate(self.base.as_ref(), &|_| ()).await?;
         self.base = Some(found.base.clone());
         Ok(found)
     }
@@ -251,15 +253,10 @@ impl Home {
         &mut self,
         paths: &[&str],
     ) -> Result<(Found, Vec<Progress>), FilesError> {
-        let Home { local, store, place, spec, .. } = &*self;
         let paths: Vec<RelPath> = paths.iter().map(|at| path(at)).collect();
         let told = Mutex::new(Vec::new());
         let tell = |progress| told.lock().unwrap().push(progress);
-        let base = self.base.as_ref();
-        let (bounds, owner) = (self.bounds(), (0, 0));
-        let found =
-            hydrate_paths(local, store, &Still, place, spec, owner, bounds, base, &paths, &tell)
-                .await?;
+        let found = self.all().hydrate_paths(self.base.as_ref(), &paths, &tell).await?;
         self.base = Some(found.base.clone());
         Ok((found, told.into_inner().unwrap()))
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::home::{Still, path, spec};
-use crate::apply::files::{Bounds, Found, Turns, hydrate, hydrate_paths, sync};
+use crate::apply::files::{Bounds, Files, Found, Turns};
 use crate::model::{Base, CaseName, LargeFiles, Uid, UserName, WorkspaceSpec};
 use crate::plan::MinFree;
 use crate::sync::parse_manifest;
@@ -59,19 +59,27 @@ impl Desk {
         desk
     }
 
+    fn all(&self) -> Files<'_, MemoryDisk, MemoryStore, Still> {
+        let Desk { disk, store, place, spec, .. } = self;
+        Files {
+            workspaces: disk,
+            objects: store,
+            clock: &Still,
+            place,
+            spec,
+            owner: (0, 0),
+            bounds: BOUNDS,
+        }
+    }
+
     async fn hydrate(&mut self) -> Found {
-        let Desk { disk, store, place, spec, base } = &*self;
-        let base = base.as_ref();
-        let found =
-            hydrate(disk, store, &Still, place, spec, (0, 0), BOUNDS, base, &|_| ()).await.unwrap();
+        let found = self.all().hydrate(self.base.as_ref(), &|_| ()).await.unwrap();
         self.base = Some(found.base.clone());
         found
     }
 
     async fn sync(&mut self, mode: ScanMode) -> Found {
-        let Desk { disk, store, place, spec, base } = &*self;
-        let found = sync(disk, store, &Still, place, spec, (0, 0), BOUNDS, base.as_ref(), mode);
-        let found = found.await.unwrap();
+        let found = self.all().sync(self.base.as_ref(), mode).await.unwrap();
         self.base = Some(found.base.clone());
         found
     }
@@ -181,22 +189,7 @@ async fn without_an_index_no_absent_placeholder_was_deleted() {
 #[tokio::test]
 async fn what_is_asked_for_is_opened_and_becomes_an_ordinary_file() {
     let mut desk = Desk::new().await;
-    let Desk { disk, store, place, spec, base } = &desk;
-    let wanted = [path("d")];
-    let told = |_| ();
-    let found = hydrate_paths(
-        disk,
-        store,
-        &Still,
-        place,
-        spec,
-        (0, 0),
-        BOUNDS,
-        base.as_ref(),
-        &wanted,
-        &told,
-    );
-    let found = found.await.unwrap();
+    let found = desk.all().hydrate_paths(desk.base.as_ref(), &[path("d")], &|_| ()).await.unwrap();
     assert!(found.base.files[&path("d/large")].stamp.is_some());
     desk.base = Some(found.base);
     assert_eq!(desk.placeholders(), ["big"]);

@@ -86,7 +86,6 @@ async fn p4_a_key_of_another_tenant_is_refused_by_name_and_nothing_is_written() 
 
 #[tokio::test]
 async fn edits_that_wait_are_counted_while_the_store_is_of_no_use() {
-    use crate::apply::files::waiting;
     let (_temp, store) = store();
     let mut home = Home::new(&store).await;
     home.write("a", "one");
@@ -98,9 +97,6 @@ async fn edits_that_wait_are_counted_while_the_store_is_of_no_use() {
     fs::create_dir(home.dir.join("d")).unwrap();
     let error = home.try_sync(crate::world::ScanMode::Quick).await.unwrap_err();
     assert_eq!(error.kind(), FilesErrorKind::ManifestInvalid);
-    let Home { local, store, place, spec, base, .. } = &home;
-    let clock = &super::home::Still;
-    let found = waiting(local, store, clock, place, spec, (0, 0), home.bounds(), base.as_ref());
-    let seen = found.await.unwrap().seen;
+    let seen = home.all().waiting(home.base.as_ref()).await.unwrap().seen;
     assert_eq!((seen.unsynced, seen.unsynced_bytes, seen.total), (2, 9, 2));
 }
