@@ -20,8 +20,10 @@ use crate::world::{
     WorkspaceErrorKind, Workspaces,
 };
 
-/// Small files that are put in place at once.
+/// Small files that are put in place at once, at most; and so many that it is worth it while more
+/// are coming.
 const BATCH: usize = 512;
+const SOME: usize = 64;
 
 /// A small file that is here and not in its place yet.
 struct Arrived<'t> {
@@ -34,7 +36,9 @@ struct Arrived<'t> {
 enum Coming<'o, 't> {
     /// A small file is in memory.
     Arrived(Box<(Order<'o>, Result<Arrived<'t>, FilesError>)>),
-    /// These are in their places, or never will be.
+    /// A large one is in its place, or never will be.
+    Came(Box<Order<'o>>, Result<BaseEntry, FilesError>),
+    /// Small ones are in their places, or never will be.
     Landed(Vec<(Order<'o>, Result<BaseEntry, FilesError>)>),
 }
 
@@ -58,7 +62,7 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         progress(done);
         let mut ledge = Ledge::new(self.room(scan.bytes).await);
         let mut waiting = orders.into_iter().peekable();
-        let mut arrived = Vec::new();
+        let (mut arrived, mut landing) = (Vec::new(), 0_usize);
         let mut coming = Abreast::new(self.bounds.turns);
         loop {
             while let Some(order) = waiting.peek() {
@@ -81,7 +85,14 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
                     }
                 }
             }
-            if arrived.len() >= BATCH || !(arrived.is_empty() || coming.has_transfers()) {
+            // What is here does not wait for what is slow to come.
+            let enough = match landing {
+                0 if waiting.peek().is_none() => 1,
+                0 => SOME,
+                _ => BATCH,
+            };
+            if arrived.len() >= enough || !(arrived.is_empty() || coming.has_transfers()) {
+                landing += 1;
                 coming.aside(self.land(std::mem::take(&mut arrived)));
             }
             let landed = match coming.next().await {
@@ -93,7 +104,11 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
                     }
                     (order, Err(error)) => vec![(order, Err(error))],
                 },
-                Some(Coming::Landed(landed)) => landed,
+                Some(Coming::Landed(landed)) => {
+                    landing -= 1;
+                    landed
+                }
+                Some(Coming::Came(order, come)) => vec![(*order, come)],
             };
             for (order, come) in landed {
                 ledge.landed(order.growth(), come.is_ok());
@@ -175,7 +190,7 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
             How::Write(expect) => self.fetch(order.path, &order.row, expect).await,
             How::Open => self.open(order.path, &order.row).await,
         };
-        Coming::Landed(vec![(order, come)])
+        Coming::Came(Box::new(order), come)
     }
 
     /// Fetches one file to the disk as it comes.
