@@ -22,6 +22,8 @@ use super::exit::{Failure, chain};
 const CANARY_WITHIN: Duration = Duration::from_secs(20);
 /// Canaries that may be answered with an error before it counts.
 const TRIES: u32 = 5;
+/// Canaries that may be answered by nobody before it counts.
+const LATE_TRIES: u32 = 2;
 
 /// Finds out how large files come, and answers opens from now on.
 ///
@@ -55,8 +57,14 @@ pub(super) async fn begin<O: Objects>(
     let mut tries = 0;
     while let Err(why) = canary(workspaces, &content, &marks).await {
         tries += 1;
-        // A gate that was killed meanwhile tells openers to try again; so do we.
-        if matches!(why, Untaken::Told(_)) && tries < TRIES {
+        // A gate that was killed meanwhile tells openers to try again, or comes too late; so we
+        // do: what runs has placeholders already, and stubs would take them away from it.
+        let most = match why {
+            Untaken::Told(_) => TRIES,
+            Untaken::Late => LATE_TRIES,
+            _ => 1,
+        };
+        if tries < most {
             tracing::debug!(%why, "another canary is sent");
             continue;
         }
@@ -85,6 +93,9 @@ enum Untaken {
     /// Its open was not held back.
     #[error("canary not intercepted: {0}")]
     Missed(&'static str),
+    /// Nobody answered its open.
+    #[error("canary not intercepted: nobody let its reader go on")]
+    Late,
     /// Its open was answered with an error.
     #[error("the canary could not be read: {0}")]
     Told(String),
@@ -112,7 +123,7 @@ async fn canary(workspaces: &Local, content: &[u8], marks: &Arc<dyn Marks>) -> R
         .output();
     let read = tokio::time::timeout(CANARY_WITHIN, child)
         .await
-        .map_err(|_| Untaken::Missed("nobody let its reader go on"))?
+        .map_err(|_| Untaken::Late)?
         .map_err(|error| Untaken::Unsent(error.to_string()))?;
     if read.status.success() && read.stdout == content {
         return Ok(());

@@ -23,6 +23,8 @@ use crate::world::Marks;
 
 /// How long a gate may take to answer.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
+/// How long one that was started may take until it holds the lock.
+const HOLDS_WITHIN: Duration = Duration::from_secs(7);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(10);
 /// Between two tries to start a gate that would not start.
@@ -337,11 +339,15 @@ fn again(shared: &Shared) -> Arc<OwnedFd> {
 
 /// The gate just started, once it answers.
 fn met(shared: &Shared) -> io::Result<OwnedFd> {
-    let until = std::time::Instant::now() + ANSWERS_WITHIN;
+    let began = std::time::Instant::now();
     loop {
         match greet(&shared.docket) {
             Ok((connection, ..)) => return Ok(connection),
-            Err(error) if std::time::Instant::now() >= until => return Err(error),
+            Err(error) if began.elapsed() >= ANSWERS_WITHIN => return Err(error),
+            // It ended, and nobody else is there.
+            Err(error) if began.elapsed() >= HOLDS_WITHIN && !is_held(&shared.docket)? => {
+                return Err(error);
+            }
             Err(_) => std::thread::sleep(PAUSE),
         }
     }

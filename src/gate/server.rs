@@ -26,6 +26,10 @@ pub(super) const DESCRIPTORS: u64 = 65_536;
 const TURN: Duration = Duration::from_millis(500);
 /// How long a gate waits for its first operator.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the lock of a gate that is gone may be held after it.
+const FREE_WITHIN: Duration = Duration::from_secs(5);
+/// Between two tries to take it.
+const LOOK: Duration = Duration::from_millis(5);
 /// For a placeholder that does not say.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -67,11 +71,18 @@ pub fn serve(docket: &Path, begin: Begin) -> io::Result<()> {
     .run()
 }
 
-/// Held as long as the gate lives.
+/// Held as long as the gate lives. One that was killed may not have let go of it yet, and an
+/// operator that looks whether anybody holds it does so for a moment: neither is another gate.
 fn take_lock(docket: &OwnedFd) -> io::Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let lock = openat(docket, LOCK, flags, Mode::RUSR | Mode::WUSR)?;
-    flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+    let until = now() + FREE_WITHIN;
+    while let Err(errno) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        if errno != Errno::WOULDBLOCK || now() >= until {
+            return Err(errno.into());
+        }
+        abi::wait(&[], LOOK)?;
+    }
     rustix::fs::ftruncate(&lock, 0)?;
     let mut file = std::fs::File::from(lock);
     writeln!(file, "pid {}", std::process::id())?;
@@ -225,5 +236,30 @@ fn deadline_of(file: &OwnedFd) -> Duration {
     match fgetxattr(file, XATTR_STUB, &mut value) {
         Ok(length) => Stub::parse(&value[..length]).map_or(DEADLINE, |stub| stub.deadline),
         Err(_) => DEADLINE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gate_waits_until_the_lock_of_one_that_was_killed_is_free() {
+        let directory = tempfile::tempdir().unwrap();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let docket = rustix::fs::open(directory.path(), flags, Mode::empty()).unwrap();
+        let held = take_lock(&docket).unwrap();
+        let (tell, hear) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let next = scope.spawn(|| {
+                tell.send(()).unwrap();
+                take_lock(&docket)
+            });
+            hear.recv().unwrap();
+            abi::wait(&[], 4 * LOOK).unwrap();
+            assert!(!next.is_finished(), "it does not give up at once");
+            drop(held);
+            next.join().unwrap().unwrap();
+        });
     }
 }
