@@ -4,12 +4,13 @@
 //! 2. `streams` is what goes on: watched sessions, events, logs.
 //! 3. `guard` stands before the TCP port: token, Host, Origin.
 //! 4. `reader` leaves out what only a known reader may see.
-//! 5. `metrics`, `openapi` and `dashboard.html` are what else is served.
+//! 5. `metrics`, `openapi` and `dashboard` are what else is served.
 //! 6. `wire` has the shapes of requests and answers; the client uses them too.
 //!
 //! Nothing here decides anything or touches an engine, a store or a workspace.
 #![expect(clippy::disallowed_methods, reason = "the shell: it makes the socket and the token")]
 
+mod dashboard;
 mod guard;
 mod metrics;
 mod openapi;

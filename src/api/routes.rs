@@ -22,7 +22,7 @@ use crate::status::SessionView;
 use super::reader::Reader;
 use super::{
     Collection, Confirmed, Deletion, Done, ErrorBody, EventList, Files, Paths, Restoration,
-    SessionList, metrics as numbers, openapi, parse_selector, selectable, streams,
+    SessionList, dashboard, metrics as numbers, openapi, parse_selector, selectable, streams,
 };
 
 /// Largest body: many spec files of 64 KiB.
@@ -68,7 +68,7 @@ pub(super) fn router(handle: Handle, closing: CancellationToken) -> Router {
         .route("/doctor", get(doctor))
         .route("/openapi.json", get(|| async { Json(openapi::document()) }));
     Router::new()
-        .route("/", get(dashboard))
+        .route("/", get(dashboard::page))
         .route("/metrics", get(metrics))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
@@ -166,6 +166,12 @@ pub(super) fn flag(params: &BTreeMap<String, String>, name: &str) -> Reply<bool>
     }
 }
 
+/// Whether the client reads server-sent events.
+fn wants_events(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|text| text.contains("text/event-stream"))
+}
+
 fn number(params: &BTreeMap<String, String>, name: &str) -> Reply<Option<u64>> {
     params
         .get(name)
@@ -184,20 +190,6 @@ fn body<T: DeserializeOwned + Default>(bytes: &Bytes) -> Reply<T> {
 fn files_in(bytes: &Bytes) -> Reply<Vec<(String, String)>> {
     let files: Files = body(bytes)?;
     Ok(files.files.into_iter().map(|file| (file.name, file.text)).collect())
-}
-
-/// A page without data: it asks for the token and then for the data. It loads nothing from
-/// elsewhere, and nobody may frame it.
-async fn dashboard() -> Response {
-    const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
-        connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-    let headers = [
-        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
-    ];
-    (headers, include_str!("dashboard.html")).into_response()
 }
 
 async fn metrics(State(served): State<Served>, reader: Reader) -> Response {
@@ -258,9 +250,13 @@ impl Filter {
 async fn sessions(
     State(served): State<Served>,
     reader: Reader,
+    headers: HeaderMap,
     Query(params): Params,
 ) -> Reply<Response> {
     let filter = Filter::of(&params)?;
+    if wants_events(&headers) {
+        return Ok(streams::sessions_as_events(&served, reader, filter));
+    }
     if flag(&params, "watch")? {
         return Ok(streams::sessions(&served, reader, filter));
     }
@@ -324,10 +320,7 @@ async fn events(
     let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
     let after = number(&params, "after")?.or(resumed).unwrap_or(0);
     let session = params.get("session").map(|name| name_of(name)).transpose()?;
-    let streaming = |accept: &header::HeaderValue| {
-        accept.to_str().is_ok_and(|text| text.contains("text/event-stream"))
-    };
-    if flag(&params, "follow")? || headers.get(header::ACCEPT).is_some_and(streaming) {
+    if flag(&params, "follow")? || wants_events(&headers) {
         return Ok(streams::events(&served, reader, after, session));
     }
     let mut items = served.handle.events_after(after);

@@ -25,18 +25,41 @@ const AHEAD: usize = 64;
 
 /// Sessions as they change, one JSON object a line.
 pub(super) fn sessions(served: &Served, reader: Reader, filter: Filter) -> Response {
-    let (lines, read) = mpsc::channel(AHEAD);
+    let lines = watched(served, reader, filter).map(|change| Ok::<_, Infallible>(line(&change)));
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
+}
+
+/// The same as server-sent events: `added`, `modified` and `deleted` with the object, `bookmark`.
+pub(super) fn sessions_as_events(served: &Served, reader: Reader, filter: Filter) -> Response {
+    let events = watched(served, reader, filter).map(|change| {
+        let (name, object) = match &change {
+            Watched::Added(view) => ("added", Some(view)),
+            Watched::Modified(view) => ("modified", Some(view)),
+            Watched::Deleted(view) => ("deleted", Some(view)),
+            Watched::Bookmark => ("bookmark", None),
+        };
+        let data = serde_json::to_string(&object).unwrap_or_default();
+        Ok::<_, Infallible>(sse::Event::default().event(name).data(data))
+    });
+    Sse::new(events).keep_alive(KeepAlive::default()).into_response()
+}
+
+fn watched(
+    served: &Served,
+    reader: Reader,
+    filter: Filter,
+) -> impl Stream<Item = Watched> + Send + use<> {
+    let (changes, read) = mpsc::channel(AHEAD);
     let served = served.clone();
     tokio::spawn(async move {
         let closing = served.closing.clone();
         tokio::select! {
-            _the_reader_is_gone = tell_sessions(&served, reader, &filter, &lines) => (),
+            _the_reader_is_gone = tell_sessions(&served, reader, &filter, &changes) => (),
             () = closing.cancelled() => (),
-            () = lines.closed() => (),
+            () = changes.closed() => (),
         }
     });
-    let body = Body::from_stream(received(read).map(Ok::<_, Infallible>));
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+    received(read)
 }
 
 /// Tells all there is, a bookmark once that is known to be all, and then each change.
@@ -44,7 +67,7 @@ async fn tell_sessions(
     served: &Served,
     reader: Reader,
     filter: &Filter,
-    lines: &mpsc::Sender<Bytes>,
+    told_to: &mpsc::Sender<Watched>,
 ) -> Option<()> {
     let mut snapshots = served.handle.sessions.clone();
     let mut passes = served.handle.last_pass.clone();
@@ -55,11 +78,11 @@ async fn tell_sessions(
         let looked = passes.borrow_and_update().is_some();
         let snapshot = Arc::clone(&snapshots.borrow_and_update());
         for change in changes(&mut told, &snapshot, filter) {
-            lines.send(line(&seen_by(reader, change))).await.ok()?;
+            told_to.send(seen_by(reader, change)).await.ok()?;
         }
         if looked && !complete {
             complete = true;
-            lines.send(line(&Watched::Bookmark)).await.ok()?;
+            told_to.send(Watched::Bookmark).await.ok()?;
         }
         tokio::select! {
             changed = snapshots.changed() => changed.ok()?,

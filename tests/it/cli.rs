@@ -20,6 +20,7 @@ use serde_json::json;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+mod dashboard;
 mod http;
 
 /// What the scripted operator has been asked, as text.

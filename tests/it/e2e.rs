@@ -2,6 +2,7 @@
 //! the operator killed, the end states compared.
 
 mod crash;
+mod dashboard;
 mod disk;
 mod drift;
 mod exact;
