@@ -1,7 +1,7 @@
 //! `/metrics`, drawn anew at each scrape from what the operator shows anyway. Sums are for
 //! everybody; what names a session is for a known reader.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::text::encode;
@@ -30,8 +30,53 @@ pub(super) struct Seen {
     pub(super) events: u64,
 }
 
-/// The text of a scrape, in the OpenMetrics format.
-pub(super) fn text(seen: &Seen, reader: Reader) -> String {
+/// The forms that a scrape may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// `text/plain; version=0.0.4`: what everything that scrapes can read.
+    Classic,
+    /// OpenMetrics 1.0, for who asks for it.
+    OpenMetrics,
+}
+
+impl Form {
+    pub(super) fn content_type(self) -> &'static str {
+        match self {
+            Form::Classic => "text/plain; version=0.0.4; charset=utf-8",
+            Form::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// The text of a scrape.
+pub(super) fn text(seen: &Seen, reader: Reader, form: Form) -> String {
+    let text = open_metrics(seen, reader);
+    match form {
+        Form::Classic => classic(&text),
+        Form::OpenMetrics => text,
+    }
+}
+
+/// The same in the older form: there a counter is described by the name of its sample, units are
+/// no words of their own, and nothing marks the end.
+fn classic(text: &str) -> String {
+    let counters: BTreeSet<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
+        .collect();
+    let mut told = String::with_capacity(text.len());
+    for line in text.lines().filter(|line| !line.starts_with("# UNIT ") && *line != "# EOF") {
+        let described = ["# HELP ", "# TYPE "].iter().find_map(|mark| {
+            let (name, rest) = line.strip_prefix(mark)?.split_once(' ')?;
+            counters.contains(name).then(|| format!("{mark}{name}_total {rest}"))
+        });
+        told.push_str(described.as_deref().unwrap_or(line));
+        told.push('\n');
+    }
+    told
+}
+
+fn open_metrics(seen: &Seen, reader: Reader) -> String {
     let mut registry = Registry::with_prefix("docket");
     operator(&mut registry, seen);
     sessions(&mut registry, seen);
@@ -54,7 +99,7 @@ fn labels(pairs: &[(&str, &str)]) -> Labels {
 fn operator(registry: &mut Registry, seen: &Seen) {
     let build = Whole::default();
     build.get_or_create(&labels(&[("version", env!("CARGO_PKG_VERSION"))])).set(1);
-    registry.register("build", "The docket that runs", build);
+    registry.register("build_info", "The docket that runs", build);
     let pass = Real::default();
     pass.set(seen.last_pass.map_or(0.0, |at| at.timestamp_millis() as f64 / 1000.0));
     let help = "When everything was last seen, in seconds since 1970; 0: not yet";
@@ -149,5 +194,22 @@ fn each(registry: &mut Registry, seen: &Seen) {
     registry.register("session_cpu_percent", "Cpu of a session; 100 is one core", cpu);
     for (name, family) in bytes {
         registry.register_with_unit(name, "As `docket top` has it", Unit::Bytes, family);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::classic;
+
+    #[test]
+    fn the_older_form_describes_a_counter_by_its_sample() {
+        let newer = "# HELP docket_events Events.\n# TYPE docket_events counter\n\
+                     docket_events_total 7\n# HELP docket_disk_bytes Files.\n\
+                     # TYPE docket_disk_bytes gauge\n# UNIT docket_disk_bytes bytes\n\
+                     docket_disk_bytes 1\n# EOF\n";
+        let older = "# HELP docket_events_total Events.\n# TYPE docket_events_total counter\n\
+                     docket_events_total 7\n# HELP docket_disk_bytes Files.\n\
+                     # TYPE docket_disk_bytes gauge\ndocket_disk_bytes 1\n";
+        assert_eq!(classic(newer), older);
     }
 }

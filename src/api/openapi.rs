@@ -10,7 +10,11 @@ pub(super) const PATHS: &[(&str, &str, &str)] = &[
     ("/readyz", "get", "Whether the engine was seen lately"),
     ("/metrics", "get", "Numbers for Prometheus; with a token also by session"),
     ("/api/v1/openapi.json", "get", "This document"),
-    ("/api/v1/sessions", "get", "All sessions; selector=, watch=true"),
+    (
+        "/api/v1/sessions",
+        "get",
+        "All sessions; selector=, watch=true, or server-sent events by Accept",
+    ),
     ("/api/v1/sessions/{name}", "get", "One session with its status"),
     ("/api/v1/sessions/{name}", "delete", "End an applied session; discard=true"),
     ("/api/v1/sessions/{name}/files", "get", "Its files with their state"),

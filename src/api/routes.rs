@@ -166,10 +166,15 @@ pub(super) fn flag(params: &BTreeMap<String, String>, name: &str) -> Reply<bool>
     }
 }
 
+/// Whether the client names this content type among those that it reads.
+fn accepts(headers: &HeaderMap, kind: &str) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|text| text.contains(kind))
+}
+
 /// Whether the client reads server-sent events.
 fn wants_events(headers: &HeaderMap) -> bool {
-    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-    accept.is_some_and(|text| text.contains("text/event-stream"))
+    accepts(headers, "text/event-stream")
 }
 
 fn number(params: &BTreeMap<String, String>, name: &str) -> Reply<Option<u64>> {
@@ -192,7 +197,7 @@ fn files_in(bytes: &Bytes) -> Reply<Vec<(String, String)>> {
     Ok(files.files.into_iter().map(|file| (file.name, file.text)).collect())
 }
 
-async fn metrics(State(served): State<Served>, reader: Reader) -> Response {
+async fn metrics(State(served): State<Served>, reader: Reader, headers: HeaderMap) -> Response {
     let top = tokio::time::timeout(SCRAPE, served.ask(|reply| Ask::Top(None, reply))).await;
     let seen = numbers::Seen {
         sessions: Arc::clone(&served.handle.sessions.borrow()),
@@ -201,8 +206,13 @@ async fn metrics(State(served): State<Served>, reader: Reader) -> Response {
         last_pass: *served.handle.last_pass.borrow(),
         events: served.handle.events_after(0).last().map_or(0, |event| event.seq),
     };
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], numbers::text(&seen, reader)).into_response()
+    let form = if accepts(&headers, "application/openmetrics-text") {
+        numbers::Form::OpenMetrics
+    } else {
+        numbers::Form::Classic
+    };
+    ([(header::CONTENT_TYPE, form.content_type())], numbers::text(&seen, reader, form))
+        .into_response()
 }
 
 async fn livez(State(served): State<Served>) -> Response {

@@ -373,9 +373,15 @@ fn f44_a_tenant_who_deletes_everything_gets_it_all_back() {
         bucket.stored("ann/one", "drafts/plea.txt").as_deref(),
         Some(&b"months of work"[..])
     );
-    // A restore is a change like any other: it can be undone, and to an empty state too.
+    // A restore is a change like any other: it can be undone, and to an empty state too, but for
+    // the class's folders: a container counts on them.
     rig.ok(&["restore", "ann-one", "--at", &emptied]);
-    assert_eq!(picture(&top), Picture::new());
+    let kept = picture(&top);
+    assert!(top.join("drafts/.gitkeep").exists(), "{kept:?}");
+    let files = kept.iter().filter(|(_, (kind, ..))| *kind != 'd');
+    let mut names = files.filter_map(|(path, _)| Path::new(path).file_name());
+    assert!(names.all(|name| name == ".gitkeep"), "{kept:?}");
+    assert!(!kept.contains_key(OsStr::new("empty")), "{kept:?}");
     rig.ok(&["restore", "ann-one", "--at", &good]);
     assert_eq!(picture(&top), before);
     // A stopped one as well.
