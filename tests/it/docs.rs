@@ -129,11 +129,7 @@ fn every_link_leads_somewhere_and_every_page_is_in_the_summary() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let summary = links(&page("SUMMARY.md"));
-    let pages: BTreeSet<String> = fs::read_dir(root().join("docs/src"))
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name != "SUMMARY.md")
-        .collect();
+    let pages: BTreeSet<String> = pages().into_iter().filter(|name| name != "SUMMARY.md").collect();
     assert_eq!(summary.into_iter().collect::<BTreeSet<_>>(), pages);
 }
 
@@ -170,12 +166,17 @@ pub fn page(name: &str) -> String {
     read(&root().join("docs/src").join(name))
 }
 
+/// The names of the book's pages.
+fn pages() -> Vec<String> {
+    let entries = fs::read_dir(root().join("docs/src")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| Path::new(name).extension().is_some_and(|kind| kind == "md")).collect()
+}
+
 /// README and all pages: (path from the root, text).
 fn documents() -> Vec<(String, String)> {
     let mut names = vec!["README.md".to_owned(), "examples/README.md".to_owned()];
-    for entry in fs::read_dir(root().join("docs/src")).unwrap() {
-        names.push(format!("docs/src/{}", entry.unwrap().file_name().to_str().unwrap()));
-    }
+    names.extend(pages().into_iter().map(|name| format!("docs/src/{name}")));
     names.sort();
     names.into_iter().map(|name| (name.clone(), read(&root().join(&name)))).collect()
 }
