@@ -85,7 +85,7 @@ fn a_session_is_seen_to_come_break_heal_stop_and_go() {
     browser.see("#link", "does not answer");
     rig.start();
     browser.see("#link", "live");
-    assert!(row(&browser, "a").contains("Running"), "{}", row(&browser, "a"));
+    browser.until("the row as it was", |b| row(b, "a").contains("Running yes"));
     browser.picture("session");
 
     rig.remove("a.yaml");

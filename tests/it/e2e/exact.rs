@@ -170,6 +170,14 @@ fn states(rig: &Rig, name: &str) -> Vec<Value> {
     serde_json::from_str(&rig.ok(&["history", name, "-o", "json"])).unwrap()
 }
 
+/// S3 tells the time of a manifest in whole seconds: those of one second have no order.
+fn next_second() {
+    let began = chrono::Utc::now().timestamp();
+    while chrono::Utc::now().timestamp() == began {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
 fn newest(rig: &Rig) -> String {
     states(rig, "ann-one")[0]["id"].as_str().unwrap().to_owned()
 }
@@ -399,6 +407,7 @@ fn a_restore_takes_edits_along_and_with_a_path_touches_nothing_else() {
     write(&rig, "d/b.txt", "one");
     rig.ok(&["sync", "ann-one"]);
     let first = newest(&rig);
+    next_second();
     write(&rig, "a.txt", "two");
     write(&rig, "d/b.txt", "two");
     write(&rig, "d/newer.txt", "two");
@@ -408,6 +417,7 @@ fn a_restore_takes_edits_along_and_with_a_path_touches_nothing_else() {
     assert_eq!(read("d/b.txt").as_deref(), Some("one"));
     assert_eq!(read("d/newer.txt").as_deref(), Some("two"), "nothing is removed");
     assert_eq!(read("a.txt").as_deref(), Some("two"), "and nothing else touched");
+    next_second();
     rig.ok(&["restore", "ann-one", "--at", &first]);
     assert_eq!(read("a.txt").as_deref(), Some("one"));
     assert_eq!((read("d/newer.txt"), read("uncommitted.txt")), (None, None));
@@ -416,7 +426,9 @@ fn a_restore_takes_edits_along_and_with_a_path_touches_nothing_else() {
     let committed = all.iter().find(|state| {
         state["changes"].as_str().unwrap().contains("uncommitted.txt") && state["removed"] == 0
     });
-    let id = committed.expect("a state with the edits")["id"].as_str().unwrap();
+    let id = committed.unwrap_or_else(|| panic!("a state with the edits: {all:#?}"))["id"]
+        .as_str()
+        .unwrap();
     rig.ok(&["restore", "ann-one", "--at", id, "--path", "uncommitted.txt"]);
     assert_eq!(read("uncommitted.txt").as_deref(), Some("two"));
     assert_eq!(bucket.stored("ann/one", "uncommitted.txt").as_deref(), Some(&b"two"[..]));
