@@ -67,7 +67,9 @@ impl Drop for Networks {
     fn drop(&mut self) {
         for installation in &self.0 {
             // Most benches have none.
-            let script = "docket=docket-$0; docker network rm $docket
+            let script = "docket=docket-$0
+                docker ps -aq --filter label=docket.dev/installation=$0 | xargs -r docker rm -f -v
+                docker network rm $docket
                 for chain in DOCKER-USER INPUT; do
                     iptables -w 5 -S $chain | grep -- \"--comment $docket \" | sed 's/^-A/-D/' |
                         while read -r rule; do iptables -w 5 $rule; done; done";
