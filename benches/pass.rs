@@ -120,7 +120,7 @@ async fn stage(sessions: usize) -> Stage {
         })
         .collect();
     files.insert("class.yaml".to_owned(), read_source("class.yaml", class().as_bytes()));
-    let files = Sources { root: "specs".to_owned(), trouble: None, files };
+    let files = Sources { root: "specs".to_owned(), trouble: None, revision: String::new(), files };
     sources.send(files.clone()).await.unwrap();
     let mut all = Stage { handle, sources, files, _settings: settings_to, _rescan: rescans };
     until(&mut all.handle, |view| view.values().filter(|v| is_ready(v)).count() == sessions).await;

@@ -28,6 +28,7 @@ mod plan;
 mod run;
 mod schema;
 mod sole;
+mod sources;
 mod table;
 mod token;
 mod top;

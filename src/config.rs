@@ -21,6 +21,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::git::Remote;
 use crate::model::{Bounds, ContainerPrefix, Identity, Installation};
 use crate::operator::PruneGuard;
 use crate::plan::{MinFree, Policy};
@@ -38,8 +39,10 @@ pub const LOCAL_ENGINE: &str = "unix:///var/run/docker.sock";
 pub struct Config {
     /// The file it came from, if there is one.
     pub file: Option<PathBuf>,
-    /// The watched directory.
+    /// The watched directory; with a repository, where its revision in force is.
     pub specs: PathBuf,
+    /// The repository that specs come from, if they do.
+    pub git: Git,
     /// Where the ledger and the socket are.
     pub state: PathBuf,
     /// Root of all workspaces.
@@ -90,6 +93,19 @@ pub enum Store {
         /// What every key begins with, without slashes at its ends; may be empty.
         prefix: String,
     },
+}
+
+/// `git`, and `specs` if that is a repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Git {
+    /// The repository; `None`: specs are in a directory.
+    pub remote: Option<Remote>,
+    /// The time between two looks.
+    pub interval: Duration,
+    /// Who may sign commits; `None`: nobody has to.
+    pub verify: Option<PathBuf>,
+    /// User names and passwords.
+    pub credentials: Option<PathBuf>,
 }
 
 /// `s3`.
@@ -257,6 +273,12 @@ impl Config {
         Config {
             file: None,
             specs: base.join("specs"),
+            git: Git {
+                remote: None,
+                interval: Duration::from_secs(30),
+                verify: None,
+                credentials: None,
+            },
             state: base.join("state"),
             workspaces: PathBuf::from("/var/lib/docket/workspaces"),
             store: Store::Directory(PathBuf::from("/var/lib/docket/objects")),
@@ -350,6 +372,9 @@ impl Config {
             let host = around.env.get("DOCKER_HOST").filter(|host| !host.is_empty());
             self.docker = host.map_or_else(|| LOCAL_ENGINE.to_owned(), Clone::clone);
         }
+        if self.git.remote.is_some() {
+            self.specs = crate::git::Options::watched(&self.revisions());
+        }
         let beyond = self.listen.filter(|listen| !listen.ip().is_loopback());
         match beyond {
             Some(listen) if self.http_read == HttpRead::Open => {
@@ -365,6 +390,11 @@ impl Config {
     /// The socket of the operator.
     pub fn socket(&self) -> PathBuf {
         self.state.join("docket.sock")
+    }
+
+    /// Where revisions of a repository are kept.
+    pub fn revisions(&self) -> PathBuf {
+        self.state.join("git")
     }
 
     /// What bounds specs.
@@ -412,6 +442,7 @@ impl Config {
     pub fn fixed_differences(&self, newer: &Config) -> Vec<&'static str> {
         let pairs = [
             ("specs", self.specs == newer.specs),
+            ("git", self.git == newer.git),
             ("state", self.state == newer.state),
             ("workspaces", self.workspaces == newer.workspaces),
             ("store", self.store == newer.store),

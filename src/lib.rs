@@ -14,6 +14,7 @@ pub mod clock;
 pub mod config;
 pub mod docker;
 pub mod gate;
+pub mod git;
 pub mod ledger;
 pub mod model;
 pub mod objects;

@@ -230,6 +230,7 @@ where
             events: doors.book.live.clone(),
             past: Arc::clone(&doors.book.past),
             last_pass: passed,
+            origin: watch::channel(None).1,
         };
         doors.lanes.rooms.set_floor(settings.policy.min_free);
         let operator = Operator {
@@ -321,6 +322,11 @@ where
             Wake::Inner(inner) => self.told(inner),
             Wake::Ask(ask) => self.answer(ask).await,
             Wake::Sources(sources) => {
+                let before = self.sources.as_ref().map(|sources| &sources.revision);
+                if before.is_some_and(|before| *before != sources.revision) {
+                    // Each of them says which one it is from.
+                    self.dirty.extend(self.live.keys().cloned());
+                }
                 self.sources = Some(sources);
                 self.reconsider();
             }

@@ -6,10 +6,13 @@
 //!    operator's `allow` (`bounds`), and expands `$(NAME)` (`expand`).
 //! 3. [`mod@fingerprint`] says whether a live container is still the wanted one.
 //!
+//! 4. `check` judges a set of files as a whole, classes and limits included.
+//!
 //! What can be judged without class and operator is judged while parsing, with line and column;
 //! the rest is a [`Refusal`], which the session's status shows.
 
 mod bounds;
+mod check;
 mod complain;
 mod expand;
 mod fingerprint;
@@ -25,12 +28,13 @@ mod text;
 mod value;
 mod wire;
 
+pub use check::{Found, check};
 pub use complain::Complaint;
 pub use fingerprint::fingerprint;
 pub use parse::{FILE_MAX, Format, parse_as, parse_file, place_of};
 pub use resolve::resolve;
 pub use schema::{ObjectKind, schema};
-pub use sources::{SourceFile, Sources, read_source};
+pub use sources::{SourceFile, Sources, is_spec_name, read_source};
 
 use crate::model::{ClassObject, Reason, SessionObject};
 

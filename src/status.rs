@@ -41,6 +41,8 @@ pub struct Facts<'a> {
     /// Why stub files stand for large files though they could come when they are opened; `None`:
     /// they do come.
     pub stubs: Option<&'a str>,
+    /// The commit that the files of the sources are from; empty: they are from no repository.
+    pub revision: &'a str,
     /// When the next pass comes without any event.
     pub next_pass: Option<Timestamp>,
     /// How far its hydration is, while one is under way.
@@ -101,6 +103,7 @@ pub fn view(
         override_: override_(&scene),
         queue_position: plan.queue,
         source: source(&scene),
+        source_revision: source_revision(&scene),
         plan: format!("{name} {plan}"),
         next_check: [plan.wake_at, facts.next_pass].into_iter().flatten().min(),
     };
@@ -369,5 +372,16 @@ fn source(scene: &Scene<'_>) -> String {
         Some(Source::File(path)) => path.clone(),
         Some(Source::Applied) => "applied".to_owned(),
         None => String::new(),
+    }
+}
+
+/// The commit that a file of the sources is from, if that is where its spec is.
+fn source_revision(scene: &Scene<'_>) -> Option<String> {
+    let ends = scene.record().is_some_and(|record| record.ending.is_some());
+    match &scene.one.want {
+        Want::Present { source: Source::File(_), .. } if !ends => {
+            Some(scene.facts.revision.to_owned()).filter(|revision| !revision.is_empty())
+        }
+        _ => None,
     }
 }

@@ -54,6 +54,9 @@ pub struct Options {
     /// A file that remembers which directory it was, over restarts: an unmounted directory looks
     /// like an empty one.
     pub marker: Option<PathBuf>,
+    /// The root is a link to a revision, a directory that never changes: another one is read at
+    /// once and as a whole.
+    pub revisions: bool,
 }
 
 /// Watches a directory in a thread of its own until either end is dropped. The sender asks for a
@@ -98,6 +101,9 @@ struct Watch {
     watched: Option<Identity>,
     trouble: Option<String>,
     listed: bool,
+    /// The revision that stands behind the root, and the one that was listed last.
+    revision: String,
+    listed_revision: Option<String>,
     changed: bool,
     list_at: Duration,
     first_hint: Option<Duration>,
@@ -121,6 +127,8 @@ impl Watch {
             watched: None,
             trouble: None,
             listed: false,
+            revision: String::new(),
+            listed_revision: None,
             changed: false,
             list_at: Duration::ZERO,
             first_hint: None,
@@ -191,13 +199,21 @@ impl Watch {
 
     /// The root as it is now, watched for hints.
     fn open(&mut self) -> Result<Root, String> {
-        let root = Root::open(&self.options.root, self.options.writable).map_err(|error| {
+        let root = self.open_root().map_err(|error| {
             self.watched = None;
-            format!("cannot be opened: {error}")
+            match error.kind() {
+                std::io::ErrorKind::NotFound if self.options.revisions => {
+                    "is not there yet: no revision was fetched and found good".to_owned()
+                }
+                _ => format!("cannot be opened: {error}"),
+            }
         })?;
         if self.watched != Some(root.identity) {
-            // Watched before it is listed, or what comes between would be missed.
-            self.watcher = hints::watcher(&self.options.root, self.hint.clone());
+            // Watched before it is listed, or what comes between would be missed. A revision never
+            // changes.
+            let hint = self.hint.clone();
+            let watched = (!self.options.revisions).then_some(&self.options.root);
+            self.watcher = watched.and_then(|root| hints::watcher(root, hint));
             self.watched = Some(root.identity);
             self.list_at = Duration::ZERO;
         }
@@ -205,6 +221,17 @@ impl Watch {
             Some(exposed) => Err(exposed),
             None => Ok(root),
         }
+    }
+
+    fn open_root(&mut self) -> std::io::Result<Root> {
+        let mut path = self.options.root.clone();
+        if self.options.revisions {
+            // The link is followed once: its name and what is listed are of one revision.
+            let to = std::fs::read_link(&path)?;
+            self.revision = to.to_string_lossy().into_owned();
+            path.set_file_name(to);
+        }
+        Root::open(&path, self.options.writable)
     }
 
     /// There is trouble: nothing is concluded, everything known is kept.
@@ -242,15 +269,19 @@ impl Watch {
             Ok(all) => all,
             Err(error) => return self.stand(&format!("cannot be listed: {error}")),
         };
-        if all.is_empty() && self.identity.is_some_and(|before| before != root.identity) {
+        let is_another = self.identity.is_some_and(|before| before != root.identity);
+        if all.is_empty() && is_another && !self.options.revisions {
             return self.stand(
                 "is another directory than before, and empty: put a spec there, or mount it",
             );
         }
         self.adopt(root.identity);
         self.changed |= self.trouble.take().is_some() || !self.listed;
+        let swapped =
+            self.options.revisions && self.listed_revision.as_ref() != Some(&self.revision);
+        self.changed |= swapped;
         for (name, look) in &all {
-            let whole = !self.listed && is_old(look);
+            let whole = swapped || !self.listed && is_old(look);
             if !self.listed {
                 self.unread.insert(name.clone());
             }
@@ -258,12 +289,20 @@ impl Watch {
         }
         let known: Vec<String> = self.tracker.names().map(str::to_owned).collect();
         for name in known.iter().filter(|name| !all.contains_key(*name)) {
-            self.missed(name);
+            if swapped {
+                self.tracker.forget(name);
+                self.files.remove(name);
+                self.unread.remove(name);
+            } else {
+                self.missed(name);
+            }
         }
         self.listed = true;
+        self.listed_revision = Some(self.revision.clone());
         self.first_hint = None;
         let took = self.now().saturating_sub(began);
-        let every = if self.watcher.is_some() { RELIST } else { RELIST_BLIND };
+        let calm = self.watcher.is_some() || self.options.revisions;
+        let every = if calm { RELIST } else { RELIST_BLIND };
         self.list_at = self.now() + every.max(took * SHARE);
         self.not_before = self.now() + took * SHARE_HINTED;
     }
@@ -326,7 +365,9 @@ impl Watch {
         }
         let root = self.options.root.display().to_string();
         let files = if self.trouble.is_some() { BTreeMap::new() } else { self.listing() };
-        self.tell.blocking_send(Sources { root, trouble: self.trouble.clone(), files }).is_ok()
+        let revision = self.listed_revision.clone().unwrap_or_default();
+        let trouble = self.trouble.clone();
+        self.tell.blocking_send(Sources { root, trouble, revision, files }).is_ok()
     }
 
     fn listing(&self) -> BTreeMap<String, SourceFile> {

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{ClassName, SessionName};
-use crate::operator::handle::{Answer, Ask, Handle, Refusal, Selector, Verb, Which};
+use crate::operator::handle::{Answer, Ask, Handle, Refusal, Selector, SourceView, Verb, Which};
 use crate::status::SessionView;
 
 use super::reader::Reader;
@@ -442,7 +442,10 @@ async fn top(State(served): State<Served>, Query(params): Params) -> Reply<Respo
 }
 
 async fn sources(State(served): State<Served>) -> Reply<Response> {
-    Ok(Json(served.ask(Ask::Sources).await?).into_response())
+    let mut rows = served.ask(Ask::Sources).await?;
+    let origin = served.handle.origin.borrow().clone();
+    rows.splice(0..0, origin.map(SourceView::of_origin));
+    Ok(Json(rows).into_response())
 }
 
 async fn doctor(State(served): State<Served>) -> Reply<Response> {

@@ -94,6 +94,9 @@ fn head(text: &mut String, view: &SessionView, now: Timestamp) {
     put(text, "Labels", pairs(&view.metadata.labels));
     put(text, "Annotations", pairs(&view.metadata.annotations));
     put(text, "Source", &status.source);
+    if let Some(revision) = &status.source_revision {
+        put(text, "Revision", revision);
+    }
     put(text, "Uid", &view.metadata.uid);
     put(text, "Generation", view.metadata.generation.to_string());
     put(text, "Created", view.metadata.creation_timestamp.map_or(String::new(), ago));

@@ -7,7 +7,6 @@ use comfy_table::Cell;
 
 use crate::api::{SessionList, Watched, parse_selector};
 use crate::model::{ConditionType, Timestamp, Truth};
-use crate::operator::handle::SourceView;
 use crate::status::SessionView;
 
 use super::Context;
@@ -34,7 +33,7 @@ pub(super) struct Get {
 
 pub(super) async fn run(context: &Context, asked: &Get) -> Result<Code, Failure> {
     if asked.name.as_deref() == Some("sources") {
-        return sources(context, asked).await;
+        return super::sources::run(context, asked.watch, asked.output).await;
     }
     if let Some(text) = &asked.selector {
         parse_selector(text).map_err(|error| Failure::input(error.to_string()))?;
@@ -221,45 +220,4 @@ pub(super) fn ready(view: &SessionView) -> String {
         .find(|condition| condition.kind == ConditionType::Ready)
         .map_or(Truth::Unknown, |condition| condition.status);
     format!("{truth:?}")
-}
-
-async fn sources(context: &Context, asked: &Get) -> Result<Code, Failure> {
-    if asked.watch {
-        return Err(Failure::input("`docket get sources` cannot be watched"));
-    }
-    let sources: Vec<SourceView> = context.client()?.get("sources").await?;
-    match asked.output {
-        Format::Json | Format::Yaml => context.out.value(asked.output, &sources)?,
-        Format::Name => {
-            let names: String =
-                sources.iter().map(|s| super::output::clean(&s.source) + "\n").collect();
-            context.out.data(&names)?;
-        }
-        Format::Table | Format::Wide => context.out.data(&draw_sources(&sources))?,
-    }
-    Ok(Code::Done)
-}
-
-/// Sources as a table, their errors below.
-pub(super) fn draw_sources(sources: &[SourceView]) -> String {
-    let rows: Vec<Vec<Cell>> = sources
-        .iter()
-        .map(|source| {
-            let some = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
-            vec![
-                cell(&source.source),
-                cell(&source.state),
-                cell(some(&source.revision)),
-                cell(some(&source.objects.join(","))),
-                cell(source.errors.len().to_string()),
-            ]
-        })
-        .collect();
-    let mut text = columns(false, &["SOURCE", "STATE", "REVISION", "OBJECTS", "ERRORS"], &rows);
-    let errors: Vec<&String> = sources.iter().flat_map(|source| &source.errors).collect();
-    if !errors.is_empty() {
-        text.push('\n');
-        text.extend(errors.iter().map(|error| super::output::clean_lines(error)));
-    }
-    text
 }

@@ -84,6 +84,9 @@ fn fanotify() -> Finding {
 }
 
 fn specs(config: &Config) -> Finding {
+    if let Some(remote) = &config.git.remote {
+        return repository(config, &remote.to_string());
+    }
     let shown = config.specs.display();
     match std::fs::metadata(&config.specs) {
         Ok(found) if !found.is_dir() => {
@@ -103,6 +106,29 @@ fn specs(config: &Config) -> Finding {
             "make it, or set `specs:`",
         ),
         Err(error) => finding("specs", "fail", format!("{shown}: {error}"), "set `specs:`"),
+    }
+}
+
+/// A repository: the program that asks it, and whose signature counts.
+fn repository(config: &Config, remote: &str) -> Finding {
+    let version = match crate::git::version() {
+        Ok(version) => version,
+        Err(why) => return finding("specs", "fail", format!("{remote}: {why}"), "install git"),
+    };
+    let Some(verify) = &config.git.verify else {
+        return ok("specs", format!("{remote}, asked by {version}"));
+    };
+    let shown = verify.display();
+    let hint = "name a file of allowed signers or a GnuPG home with `git.verify`";
+    match std::fs::metadata(verify) {
+        Ok(found) if found.mode() & 0o022 != 0 => finding(
+            "specs",
+            "fail",
+            format!("git.verify: {shown} can be written by others, so anybody could sign"),
+            "chmod go-w it",
+        ),
+        Ok(_) => ok("specs", format!("{remote}, asked by {version}, signed by one of {shown}")),
+        Err(error) => finding("specs", "fail", format!("git.verify: {shown}: {error}"), hint),
     }
 }
 

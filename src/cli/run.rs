@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -13,7 +13,9 @@ use crate::apply::{Doors, Lanes};
 use crate::clock::WallClock;
 use crate::config::{Config, Flags, HttpRead, LogFormat, Store as Named, Surroundings};
 use crate::docker::{Docker, DockerConfig};
+use crate::git::Follower;
 use crate::ledger::Sled;
+use crate::model::{Bounds, Origin};
 use crate::objects::Store;
 use crate::objects::directory::Directory;
 use crate::objects::s3::{S3, S3Config};
@@ -44,6 +46,8 @@ struct Running {
     handle: Handle,
     /// Takes changed settings.
     settings: mpsc::Sender<Settings>,
+    /// Takes changed bounds of specs.
+    bounds: watch::Sender<Bounds>,
     /// Ends when the loop has.
     ended: JoinHandle<()>,
     /// No other operator has this engine and installation.
@@ -149,13 +153,10 @@ async fn start(config: &Config, shutdown: &CancellationToken) -> Result<Running,
         quarantine: Mutex::default(),
         lanes,
     };
-    let (sources, rescan) = crate::watch::spawn(crate::watch::Options {
-        root: config.specs.clone(),
-        writable: config.allow.writable_specs,
-        marker: Some(config.state.join("specs-root")),
-    });
+    let (bounds, within) = watch::channel(config.bounds());
+    let Specs { sources, rescan, origin } = specs(config, within)?;
     let (settings, changed) = mpsc::channel(1);
-    let (operator, handle) = Operator::new(
+    let (operator, mut handle) = Operator::new(
         Arc::new(doors),
         Arc::new(HttpProbe),
         config.settings(),
@@ -164,8 +165,48 @@ async fn start(config: &Config, shutdown: &CancellationToken) -> Result<Running,
         changed,
         rescan,
     );
+    if let Some(origin) = origin {
+        handle.origin = origin;
+    }
     let ended = tokio::spawn(operator.run(shutdown.clone()));
-    Ok(Running { handle, settings, ended, _sole: sole })
+    Ok(Running { handle, settings, bounds, ended, _sole: sole })
+}
+
+/// Where specs come from.
+struct Specs {
+    sources: mpsc::Receiver<crate::spec::Sources>,
+    rescan: mpsc::Sender<()>,
+    origin: Option<watch::Receiver<Option<Origin>>>,
+}
+
+/// Watches the directory; that of a repository's revision in force, if there is one.
+fn specs(config: &Config, bounds: watch::Receiver<Bounds>) -> Result<Specs, Failure> {
+    let watch = |revisions: bool| {
+        crate::watch::spawn(crate::watch::Options {
+            root: config.specs.clone(),
+            writable: config.allow.writable_specs,
+            marker: (!revisions).then(|| config.state.join("specs-root")),
+            revisions,
+        })
+    };
+    let Some(remote) = &config.git.remote else {
+        let (sources, rescan) = watch(false);
+        return Ok(Specs { sources, rescan, origin: None });
+    };
+    let options = crate::git::Options {
+        remote: remote.clone(),
+        cache: config.revisions(),
+        interval: config.git.interval,
+        verify: config.git.verify.clone(),
+        credentials: config.git.credentials.clone(),
+    };
+    let cache = options.cache.clone();
+    let (follower, origin) = Follower::open(options, bounds)
+        .map_err(|error| Failure::failed(format!("{}: {error}", cache.display())))?;
+    let (sources, swapped) = watch(true);
+    let (rescan, asked) = mpsc::channel(1);
+    tokio::spawn(follower.follow(asked, swapped));
+    Ok(Specs { sources, rescan, origin: Some(origin) })
 }
 
 /// Lets threads share memory that was given back. By default each of them has its own, and what the
@@ -334,6 +375,7 @@ async fn reload(config: &Config, around: &Surroundings, running: &Running) {
             "changed, but only a restart brings them into force"
         );
     }
+    running.bounds.send_replace(newer.bounds());
     let settings = Settings { workspaces: config.workspaces.clone(), ..newer.settings() };
     let _the_loop_has_ended = running.settings.send(settings).await;
     let _the_loop_has_ended = running.handle.asks.send(Ask::Rescan).await;

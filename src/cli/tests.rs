@@ -406,6 +406,7 @@ fn sources_show_their_errors_below() {
             revision: "0123abcd".into(),
             objects: vec!["session/a".into(), "sessionclass/legal".into()],
             errors: vec![],
+            git: None,
         },
         SourceView {
             source: "b.yaml".into(),
@@ -413,6 +414,7 @@ fn sources_show_their_errors_below() {
             revision: String::new(),
             objects: vec![],
             errors: vec!["b.yaml:7:3: unknown field `imag` in spec".into()],
+            git: None,
         },
     ];
     expect![[r#"
@@ -422,7 +424,38 @@ fn sources_show_their_errors_below() {
 
         b.yaml:7:3: unknown field `imag` in spec
     "#]]
-    .assert_eq(&get::draw_sources(&sources));
+    .assert_eq(&super::sources::draw(&sources, now()));
+}
+
+#[test]
+fn a_repository_tells_how_far_it_is_followed() {
+    let origin = crate::model::Origin {
+        source: "git+https://host/repo.git#main:specs".into(),
+        state: crate::model::OriginState::Refused,
+        revision: "1f".repeat(20),
+        newest: "2e".repeat(20),
+        answered_at: Some("2026-11-23T20:09:48Z".parse().unwrap()),
+        fetched_at: None,
+        next_look: Some("2026-11-23T20:10:18Z".parse().unwrap()),
+        failures: 0,
+        errors: vec!["specs/b.yaml:7:3: unknown field `imag`".into()],
+    };
+    let rows = [SourceView::of_origin(origin)];
+    expect![[r#"
+        SOURCE                                 STATE     REVISION       OBJECTS   ERRORS
+        git+https://host/repo.git#main:specs   Refused   1f1f1f1f1f1f   -         1
+
+        git+https://host/repo.git#main:specs
+          State:     Refused: the newest commit is not acceptable: the last good one stays
+          In force:  1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f
+          Newest:    2e2e2e2e2e2e2e2e2e2e2e2e2e2e2e2e2e2e2e2e
+          Answered:  12s ago
+          Fetched:   not since docket was started
+          Next look: in 18s
+
+        specs/b.yaml:7:3: unknown field `imag`
+    "#]]
+    .assert_eq(&super::sources::draw(&rows, now()));
 }
 
 #[test]

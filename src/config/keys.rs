@@ -37,7 +37,10 @@ const fn many(path: &'static str, word: &'static str, help: &'static str) -> Key
 
 /// All keys, in the order of the documentation.
 pub const KEYS: &[Key] = &[
-    one("specs", "DIR", "Watched directory [default: specs]"),
+    one("specs", "DIR", "Watched directory, or git+https://host/repo#branch:path [default: specs]"),
+    one("git.interval", "TIME", "Between two looks at the repository [default: 30s]"),
+    one("git.verify", "FILE", "Who may sign commits: allowed signers of ssh, or a GnuPG home"),
+    one("git.credentials", "FILE", "User and password, as git-credential-store has it"),
     one("state", "DIR", "Ledger and socket [default: state]"),
     one("workspaces", "DIR", "Root of all workspaces [default: /var/lib/docket/workspaces]"),
     one("store", "URL", "file:/path or s3://bucket/prefix [default: file:/var/lib/docket/objects]"),

@@ -84,6 +84,7 @@ trash: {keep: 7d}
 listen: ""
 http: {read: token}
 log: {level: info, format: text}
+git: {interval: 30s, verify: "", credentials: ""}
 "#;
     let mut config = load(Some(text), &[], &[]).unwrap();
     assert!(config.file.take().is_some());
@@ -97,6 +98,30 @@ fn a_flag_wins_over_a_variable_and_a_variable_over_the_file() {
     assert_eq!(load(file, &[], &[]).unwrap().tick, Duration::from_secs(1));
     assert_eq!(load(file, env, &[]).unwrap().tick, Duration::from_secs(2));
     assert_eq!(load(file, env, &[("tick", "3s")]).unwrap().tick, Duration::from_secs(3));
+}
+
+#[test]
+fn specs_may_be_in_a_repository() {
+    let file = "specs: git+file:///srv/specs.git#main:legal\nstate: var\ngit: {interval: 1m, verify: signers}";
+    let config = load(Some(file), &[], &[]).unwrap();
+    let remote = config.git.remote.as_ref().unwrap();
+    assert_eq!(remote.to_string(), "git+file:///srv/specs.git#main:legal");
+    assert_eq!(config.specs, Path::new("HERE/var/git/current"));
+    assert_eq!(config.git.interval, Duration::from_mins(1));
+    assert!(config.git.verify.as_ref().unwrap().ends_with("signers"));
+    // A flag for a directory wins over all of it.
+    let config = load(Some(file), &[], &[("specs", "here")]).unwrap();
+    assert_eq!((config.git.remote, &*config.specs), (None, Path::new("HERE/here")));
+    refused(
+        "specs: git+http://host/x",
+        expect![
+            "docket.yaml:1:8: specs: `git+http://host/x` is not git+https://, git+ssh:// or git+file:// and a repository"
+        ],
+    );
+    refused(
+        "git: {interval: 10ms}",
+        expect!["docket.yaml:1:17: git.interval: 10ms is too short: at least 1s"],
+    );
 }
 
 #[test]
@@ -212,7 +237,7 @@ fn a_bad_value_is_placed() {
     refused(
         "a: [\n",
         expect![
-            "docket.yaml:1:1: unknown key `a`: expected one of specs, state, workspaces, store, s3, docker, installation, ports, bind, containerPrefix, tick, limits, allow, pruneGuard, minFree, trash, listen, http, log"
+            "docket.yaml:1:1: unknown key `a`: expected one of specs, git, state, workspaces, store, s3, docker, installation, ports, bind, containerPrefix, tick, limits, allow, pruneGuard, minFree, trash, listen, http, log"
         ],
     );
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::git::Remote;
 use crate::model::{ContainerPrefix, Installation};
 use crate::plan::MinFree;
 
@@ -23,7 +24,16 @@ impl Config {
             Raw::List(_) => return Err("expected one value, not a list".to_owned()),
         };
         match key.path {
-            "specs" => self.specs = path(text, base)?,
+            "specs" if Remote::is_meant(text) => self.git.remote = Some(Remote::parse(text)?),
+            "specs" => {
+                self.git.remote = None;
+                self.specs = path(text, base)?;
+            }
+            "git.interval" => self.git.interval = interval(text)?,
+            "git.verify" if text.is_empty() => self.git.verify = None,
+            "git.verify" => self.git.verify = Some(path(text, base)?),
+            "git.credentials" if text.is_empty() => self.git.credentials = None,
+            "git.credentials" => self.git.credentials = Some(path(text, base)?),
             "state" => self.state = path(text, base)?,
             "workspaces" => self.workspaces = path(text, base)?,
             "store" => self.store = store(text, base)?,
@@ -159,6 +169,13 @@ fn tick(text: &str) -> Parsed<Duration> {
     match duration(text)? {
         tick if tick < shortest => Err(format!("{text} is too short: at least 100ms")),
         tick => Ok(tick),
+    }
+}
+
+fn interval(text: &str) -> Parsed<Duration> {
+    match duration(text)? {
+        short if short < Duration::from_secs(1) => Err(format!("{text} is too short: at least 1s")),
+        interval => Ok(interval),
     }
 }
 

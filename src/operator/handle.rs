@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use crate::model::{ClassName, Event, FileState, SessionName, Timestamp, Usage};
+use crate::model::{ClassName, Event, FileState, Origin, SessionName, Timestamp, Usage};
 use crate::status::SessionView;
 use crate::world::LogStream;
 
@@ -104,16 +104,35 @@ pub struct Outcome {
 /// One row of `docket get sources`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceView {
-    /// File path relative to the watched directory, the directory itself, or `applied`.
+    /// File path relative to the watched directory, the directory itself, the repository, or
+    /// `applied`.
     pub source: String,
-    /// `Ok`, `Invalid`, `Unreadable`, `Missing`.
+    /// `Ok`, `Invalid`, `Unreadable`; of a repository: `Current`, `Refused`, `Missing`,
+    /// `Unreachable`, `Failed`, `Waiting`.
     pub state: String,
-    /// Revision: a short content hash.
+    /// Revision: a short content hash; of a repository the commit in force.
     pub revision: String,
     /// Names of the objects in it: `session/x`, `sessionclass/y`.
     pub objects: Vec<String>,
     /// Complaints, `file:line:column: message`.
     pub errors: Vec<String>,
+    /// The repository's own row: how far it is followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git: Option<Origin>,
+}
+
+impl SourceView {
+    /// The row of a repository.
+    pub fn of_origin(origin: Origin) -> SourceView {
+        SourceView {
+            source: origin.source.clone(),
+            state: origin.state.to_string(),
+            revision: origin.revision.clone(),
+            objects: Vec::new(),
+            errors: origin.errors.clone(),
+            git: Some(origin),
+        }
+    }
 }
 
 /// The plan of a pass as text and as its answer to "is there anything to do".
@@ -346,6 +365,8 @@ pub struct Handle {
     pub past: std::sync::Arc<std::sync::Mutex<std::collections::VecDeque<Event>>>,
     /// When the loop last finished a complete pass, for `/livez` and `/readyz`.
     pub last_pass: watch::Receiver<Option<crate::model::Timestamp>>,
+    /// The repository that specs come from, if they do.
+    pub origin: watch::Receiver<Option<Origin>>,
 }
 
 impl Handle {

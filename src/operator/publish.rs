@@ -79,6 +79,7 @@ where
                 workspace: &workspace,
                 busy: busy.as_deref(),
                 stubs: stubs.as_deref(),
+                revision: self.sources.as_ref().map_or("", |sources| &sources.revision),
                 next_pass: None,
                 progress: live
                     .session

@@ -165,6 +165,7 @@ impl Wants {
         let mut imagined = Sources {
             root: sources.map_or(String::new(), |sources| sources.root.clone()),
             trouble: None,
+            revision: String::new(),
             files: BTreeMap::new(),
         };
         if !whole && let Some(sources) = sources {
@@ -214,6 +215,7 @@ impl Wants {
                 revision: String::new(),
                 objects: Vec::new(),
                 errors: vec![trouble.clone()],
+                git: None,
             });
         }
         for (path, file) in &sources.files {
@@ -229,7 +231,7 @@ impl Wants {
                 }
             };
             let (source, state) = (path.clone(), state.to_owned());
-            rows.push(SourceView { source, state, revision, objects, errors });
+            rows.push(SourceView { source, state, revision, objects, errors, git: None });
         }
         if !applied.is_empty() {
             rows.push(SourceView {
@@ -238,6 +240,7 @@ impl Wants {
                 revision: String::new(),
                 objects: applied.keys().cloned().collect(),
                 errors: Vec::new(),
+                git: None,
             });
         }
         rows

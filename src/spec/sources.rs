@@ -32,8 +32,17 @@ pub struct Sources {
     pub root: String,
     /// Why nothing may be concluded, if so.
     pub trouble: Option<String>,
+    /// The commit that all of it is from; empty: the directory is no revision of a repository.
+    pub revision: String,
     /// Files by path relative to the root.
     pub files: BTreeMap<String, SourceFile>,
+}
+
+/// Whether a file of this name is looked at at all.
+pub fn is_spec_name(name: &[u8]) -> bool {
+    let ends = |end: &str| name.ends_with(end.as_bytes());
+    // `~`, `.swp` and `.tmp` end in none of these.
+    !name.starts_with(b".") && (ends(".yaml") || ends(".yml") || ends(".json"))
 }
 
 /// A file's contents as a source: whole, or not at all.

@@ -27,6 +27,7 @@ fn look_amid(world: &World, plan: &Plan, busy: Option<&str>) -> Vec<Viewed> {
         workspace: "/w/ann/active/one",
         busy,
         stubs: None,
+        revision: "",
         next_pass: None,
         remembered: &remembered,
     };

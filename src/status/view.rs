@@ -77,6 +77,9 @@ pub struct Status {
     pub queue_position: Option<u64>,
     /// Where its spec comes from: a file path relative to the watched directory, or `applied`.
     pub source: String,
+    /// The commit of the repository that its spec is from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_revision: Option<String>,
     /// What the next pass would do and why, as text.
     pub plan: String,
     /// When it is looked at next without any event.

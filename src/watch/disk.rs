@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, Statx
 use rustix::io::Errno;
 
 use super::settle::{Look, Stamp};
-use crate::spec::FILE_MAX;
+use crate::spec::{FILE_MAX, is_spec_name};
 
 /// Deepest sub-directory.
 const DEPTH_MAX: u32 = 32;
@@ -46,13 +46,6 @@ pub(super) enum Found {
     Directory,
     /// Nothing, or nothing of ours.
     Nothing,
-}
-
-/// Whether a file of this name is looked at at all.
-pub(super) fn is_spec_name(name: &[u8]) -> bool {
-    let ends = |end: &str| name.ends_with(end.as_bytes());
-    // `~`, `.swp` and `.tmp` end in none of these.
-    !name.starts_with(b".") && (ends(".yaml") || ends(".yml") || ends(".json"))
 }
 
 impl Root {

@@ -95,6 +95,11 @@ impl Tracker {
         gone
     }
 
+    /// A name is known to be no more.
+    pub(super) fn forget(&mut self, name: &str) {
+        self.names.remove(name);
+    }
+
     /// Every name that is known.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.names.keys().map(String::as_str)

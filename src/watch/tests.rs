@@ -42,6 +42,7 @@ impl Rig {
             root: root.clone(),
             writable,
             marker: Some(dir.path().join("marker")),
+            revisions: false,
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         Rig { _dir: dir, root, told, ask, last: None, runtime }
@@ -381,4 +382,47 @@ fn a_file_that_is_too_large_is_told_and_not_read() {
     let sources = rig.wait(|sources| !sources.files.is_empty());
     let want = "a.yaml:1:1: the file has 70000 bytes, at most 64 KiB are read";
     assert_eq!(sources.files["a.yaml"], SourceFile::Invalid(vec![want.to_owned()]));
+}
+
+/// A revision of a repository stands behind a link that moves.
+#[test]
+fn another_revision_is_told_as_a_whole_and_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let make = |revision: &str, names: &[&str]| {
+        fs::create_dir_all(dir.path().join(revision).join("sub")).unwrap();
+        for name in names {
+            fs::write(dir.path().join(revision).join(format!("{name}.yaml")), session(name))
+                .unwrap();
+        }
+        let half = dir.path().join("half");
+        symlink(revision, &half).unwrap();
+        fs::rename(half, dir.path().join("current")).unwrap();
+    };
+    let (told, ask) = spawn(Options {
+        root: dir.path().join("current"),
+        writable: false,
+        marker: None,
+        revisions: true,
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let root = dir.path().join("current");
+    let mut rig = Rig { _dir: tempfile::tempdir().unwrap(), root, told, ask, last: None, runtime };
+    rig.wait(|sources| sources.trouble.as_ref().is_some_and(|why| why.contains("no revision")));
+    for (revision, names) in
+        [("r1", &["a", "b", "c"][..]), ("r2", &["b", "d"][..]), ("r3", &[][..]), ("r4", &["a"][..])]
+    {
+        make(revision, names);
+        rig.ask.blocking_send(()).unwrap();
+        let sources = loop {
+            let sources = rig.next();
+            if sources.revision == revision {
+                break sources;
+            }
+        };
+        // The first listing of it is all of it, and nothing of the one before.
+        assert_eq!(
+            (sessions(&sources), sources.trouble),
+            (names.iter().map(|n| (*n).to_owned()).collect(), None)
+        );
+    }
 }

@@ -68,6 +68,7 @@ impl Fake {
             events: events.clone(),
             past: Arc::clone(&past),
             last_pass: passed,
+            origin: watch::channel(None).1,
         };
         let asked = Asked::default();
         let state = place.path().join("state");
@@ -235,6 +236,7 @@ fn source() -> SourceView {
         revision: "abc".into(),
         objects: vec!["session/a".into()],
         errors: vec![],
+        git: None,
     }
 }
 

@@ -8,6 +8,7 @@ mod drift;
 mod exact;
 mod examples;
 mod faults;
+mod gitops;
 mod hostile;
 mod image;
 mod lazy;

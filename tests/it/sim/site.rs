@@ -119,7 +119,7 @@ impl Site {
         if trouble.is_some() {
             files.clear();
         }
-        Sources { root: "specs".to_owned(), trouble, files }
+        Sources { root: "specs".to_owned(), trouble, revision: String::new(), files }
     }
 
     fn settings(&self) -> Settings {
