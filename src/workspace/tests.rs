@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use expect_test::expect;
 use sha2::Digest as _;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 use crate::model::{BaseEntry, FilesSpec, LocalKind, Scope, SkipReason};
@@ -248,6 +248,25 @@ async fn a_file_is_written_whole_with_mode_time_and_owner() {
     }
     assert_eq!(std::fs::metadata(dir.join("sub")).unwrap().uid(), 1000);
     assert!(home.staging_is_empty());
+}
+
+#[tokio::test]
+async fn a_new_file_on_its_way_has_no_name_that_a_kill_could_leave() {
+    let home = home();
+    let (place, dir) = home.workspace("one").await;
+    let large = vec![7; 1_000_000];
+    let (mut give, take) = tokio::io::duplex(1024);
+    let (local, at, file) = (home.local.clone(), path("sub/f"), file(&large));
+    let writing = tokio::spawn(async move {
+        local.write(&place, &at, &file, Box::pin(take), Expect::Absent).await.map(drop)
+    });
+    // By now more than one chunk was taken, so the first is written.
+    give.write_all(&large[..900_000]).await.unwrap();
+    assert!(home.staging_is_empty() && !dir.join("sub/f").exists());
+    give.write_all(&large[900_000..]).await.unwrap();
+    drop(give);
+    writing.await.unwrap().unwrap();
+    assert_eq!(std::fs::read(dir.join("sub/f")).unwrap(), large);
 }
 
 #[tokio::test]

@@ -1,18 +1,21 @@
 //! Changing a tenant's files without losing an edit of theirs.
 //!
-//! A new file is made in staging and renamed to where nothing is. An old one is *exchanged* with
-//! it: only what then lies in staging is compared with what the caller had seen, and what is not
+//! A new file has no name until it gets its own, where nothing is (where the file system knows no
+//! nameless files, it is made in staging and renamed). An old one is *exchanged* with one made in
+//! staging: only what then lies there is compared with what the caller had seen, and what is not
 //! the same goes back. Between these two steps a swapped-out file is named
 //! `swap-{ino}-{size}-{mtime}-{new inode}-{n}`: after a crash there, the sweep at the next start
 //! can tell a file that may go from one that must be kept.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{
-    AtFlags, FallocateFlags, Mode, OFlags, RenameFlags, Stat, Timestamps, UTIME_OMIT, fallocate,
-    fchmod, fchown, fstat, fsync, futimens, openat, renameat, renameat_with, unlinkat,
+    AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags, Stat, Timestamps, UTIME_OMIT,
+    fallocate, fchmod, fchown, fstat, fsync, futimens, linkat, openat, renameat, renameat_with,
+    unlinkat,
 };
 use rustix::io::Errno;
 use sha2::Digest as _;
@@ -31,6 +34,9 @@ use crate::world::{Body, Expect, FileSpec, Place, SmallFile, WorkspaceErrorKind 
 /// So many are synced one by one: it spares them the wait for what others wrote to the disk.
 const FEW: usize = 4;
 
+/// The directories that several files went into, open.
+type Parents = BTreeMap<Option<RelPath>, Arc<std::fs::File>>;
+
 /// Where a file goes, and what must be there.
 pub(super) struct Target {
     pub place: Place,
@@ -38,9 +44,10 @@ pub(super) struct Target {
     pub expect: Expect,
 }
 
-/// A file on its way in; unlinked from staging when it is dropped.
+/// A file on its way in; gone when it is dropped.
 struct Staged {
     inner: Arc<Inner>,
+    /// In staging; empty: it has no name anywhere.
     name: String,
     file: Arc<std::fs::File>,
     spec: FileSpec,
@@ -56,27 +63,30 @@ pub(super) async fn write(
     spec: &FileSpec,
     mut body: Body,
 ) -> Result<(Sha256, Stamp), Fault> {
-    let spec = spec.clone();
+    let (spec, expect) = (spec.clone(), target.expect);
     let mut chunk = next_chunk(&mut body, spec.size).await?;
     let mut staged: Option<Staged> = None;
     loop {
         let (ended, given, owned) = (chunk.ended, staged.take(), spec.clone());
         if ended {
             let complete = move |inner: &Arc<Inner>| {
-                let mut staged = inner.staged(given, owned)?;
+                let mut staged = inner.staged(given, owned, expect)?;
                 staged.append(&chunk.bytes)?;
                 let sum = staged.complete()?;
                 Ok((staged, sum))
             };
             let (staged, sum) = run(&local.quick, &local.inner, complete).await?;
             local.flush.synced(Arc::clone(&staged.file)).await?;
-            let put = move |_: &Arc<Inner>| staged.put_in_place(&target);
+            let put = move |inner: &Arc<Inner>| {
+                let case = inner.open_case(&target.place)?;
+                staged.put_in_place(&case, &target, &mut Parents::new())
+            };
             let (stamp, parent) = run(&local.quick, &local.inner, put).await?;
-            local.flush.synced(Arc::new(parent)).await?;
+            local.flush.synced(parent).await?;
             return Ok((sum, stamp));
         }
         let append = move |inner: &Arc<Inner>| {
-            let mut staged = inner.staged(given, owned)?;
+            let mut staged = inner.staged(given, owned, expect)?;
             staged.append(&chunk.bytes)?;
             Ok(staged)
         };
@@ -92,10 +102,10 @@ pub(super) async fn write_small(
     place: &Place,
     files: Vec<SmallFile>,
 ) -> Result<Vec<Result<(Sha256, Stamp), Fault>>, Fault> {
-    let place = place.clone();
+    let (place, case) = (place.clone(), place.clone());
     let stage = move |inner: &Arc<Inner>| {
         let staged = files.into_iter().map(|SmallFile { path, file, bytes, expect }| {
-            let mut staged = inner.staged(None, file)?;
+            let mut staged = inner.staged(None, file, expect)?;
             staged.append(&bytes)?;
             let sum = staged.complete()?;
             Ok((staged, sum, Target { place: place.clone(), path, expect }))
@@ -105,19 +115,20 @@ pub(super) async fn write_small(
     let staged = run(&local.quick, &local.inner, stage).await?;
     let written = staged.iter().flatten().map(|(staged, ..)| Arc::clone(&staged.file)).collect();
     let synced = synced(local, written).await;
-    let put = move |_: &Arc<Inner>| {
+    let put = move |inner: &Arc<Inner>| {
+        let (case, mut parents) = (inner.open_case(&case)?, Parents::new());
         let put = staged.into_iter().map(|staged| {
             let (staged, sum, target) = staged?;
             synced.clone()?;
-            let (stamp, parent) = staged.put_in_place(&target)?;
-            Ok(((sum, stamp), Arc::new(parent)))
+            let (stamp, _) = staged.put_in_place(&case, &target, &mut parents)?;
+            Ok((sum, stamp))
         });
-        Ok(put.collect::<Vec<Result<_, Fault>>>())
+        let put = put.collect::<Vec<Result<_, Fault>>>();
+        Ok((put, parents))
     };
-    let put = run(&local.quick, &local.inner, put).await?;
-    let parents = put.iter().flatten().map(|(_, parent)| Arc::clone(parent)).collect();
-    let named = self::synced(local, parents).await;
-    Ok(put.into_iter().map(|put| put.and_then(|(done, _)| named.clone().map(|()| done))).collect())
+    let (put, parents) = run(&local.quick, &local.inner, put).await?;
+    let named = self::synced(local, parents.into_values().collect()).await;
+    Ok(put.into_iter().map(|put| put.and_then(|done| named.clone().map(|()| done))).collect())
 }
 
 /// Comes back when all of these are on the disk.
@@ -159,14 +170,18 @@ async fn next_chunk(body: &mut Body, size: u64) -> Result<Chunk, Fault> {
 
 impl Inner {
     /// The file being staged, or a new one.
-    fn staged(self: &Arc<Self>, given: Option<Staged>, spec: FileSpec) -> Result<Staged, Fault> {
+    fn staged(
+        self: &Arc<Self>,
+        given: Option<Staged>,
+        spec: FileSpec,
+        expect: Expect,
+    ) -> Result<Staged, Fault> {
         if let Some(staged) = given {
             return Ok(staged);
         }
-        let name = self.fresh_name("new");
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        let mode = Mode::RUSR | Mode::WUSR;
-        let file = openat(&self.staging, &*name, flags | OFlags::CLOEXEC, mode)?;
+        let nameless = if expect == Expect::Absent { self.nameless()? } else { None };
+        let (name, file) =
+            nameless.map_or_else(|| self.named(), |file| Ok((String::new(), file)))?;
         let (inner, file) = (Arc::clone(self), Arc::new(std::fs::File::from(file)));
         let staged = Staged { inner, name, file, spec, written: 0, sum: sha2::Sha256::new() };
         if staged.spec.size > CHUNK as u64 {
@@ -177,6 +192,26 @@ impl Inner {
             }
         }
         Ok(staged)
+    }
+
+    /// A new file without a name; `None`: this file system has no such files.
+    fn nameless(&self) -> Result<Option<OwnedFd>, Errno> {
+        let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+        match openat(&self.staging, ".", flags, Mode::RUSR | Mode::WUSR) {
+            Ok(file) => Ok(Some(file)),
+            // Source: open(2). Kernels and file systems that do not know the flag see a directory.
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// A new file in staging.
+    fn named(&self) -> Result<(String, OwnedFd), Errno> {
+        let name = self.fresh_name("new");
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let file = openat(&self.staging, &*name, flags | OFlags::CLOEXEC, mode)?;
+        Ok((name, file))
     }
 }
 
@@ -213,21 +248,46 @@ impl Staged {
     }
 
     /// Gives it its name; the directory that holds it is to be synced.
-    fn put_in_place(mut self, target: &Target) -> Result<(Stamp, std::fs::File), Fault> {
+    fn put_in_place(
+        mut self,
+        case: &OwnedFd,
+        target: &Target,
+        parents: &mut Parents,
+    ) -> Result<(Stamp, Arc<std::fs::File>), Fault> {
         let before = stamp_fd(&*self.file)?;
-        let case = self.inner.open_case(&target.place)?;
-        let parent = target.path.parent();
-        let parent = match target.expect {
-            Expect::Absent => self.inner.ensure_path(&case, parent.as_ref(), self.spec.owner)?,
-            Expect::Stamp(_) | Expect::Placeholder => {
-                open_parent(&case, &target.path).map_err(vanished)?
+        let above = target.path.parent();
+        let known = parents.get(&above).cloned();
+        let parent = match known.as_ref().map(|parent| self.put(parent, target)) {
+            Some(Ok(())) => known,
+            Some(Err(fault)) if fault.kind != Kind::NotFound => return Err(fault),
+            // It is not known yet, or was removed meanwhile.
+            _ => None,
+        };
+        let parent = match parent {
+            Some(parent) => parent,
+            None => {
+                let opened = Arc::new(std::fs::File::from(self.open_above(case, target)?));
+                self.put(&opened, target)?;
+                parents.insert(above, Arc::clone(&opened));
+                opened
             }
         };
-        self.put(&parent, target)?;
         // If the tenant wrote to it in this moment, the stamp given must not cover that.
         let after = stamp_fd(&*self.file)?;
         let stamp = if same_content(before, after) { after } else { before };
-        Ok((stamp, parent.into()))
+        Ok((stamp, parent))
+    }
+
+    /// The directory it goes into; one that holds nothing yet is made.
+    fn open_above(&self, case: &OwnedFd, target: &Target) -> Result<OwnedFd, Fault> {
+        match target.expect {
+            Expect::Absent => {
+                self.inner.ensure_path(case, target.path.parent().as_ref(), self.spec.owner)
+            }
+            Expect::Stamp(_) | Expect::Placeholder => {
+                open_parent(case, &target.path).map_err(vanished)
+            }
+        }
     }
 
     fn verify(&self, sum: Sha256) -> Result<(), Fault> {
@@ -244,20 +304,34 @@ impl Staged {
         }
     }
 
-    fn put(&mut self, parent: &OwnedFd, target: &Target) -> Result<(), Fault> {
-        let name = target.path.file_name();
-        let staging = &self.inner.staging;
-        let Some(seen) = Seen::now(parent, name, target.expect).map_err(vanished)? else {
-            let flags = RenameFlags::NOREPLACE;
-            return match renameat_with(staging, &*self.name, parent, name, flags) {
-                Ok(()) => {
-                    self.name.clear();
-                    Ok(())
+    /// Gives it a name where nothing is.
+    fn name(&mut self, parent: &std::fs::File, name: &[u8]) -> Result<(), Errno> {
+        if self.name.is_empty() {
+            return match linkat(&*self.file, "", parent, name, AtFlags::EMPTY_PATH) {
+                // Not everybody may do it by the descriptor itself. Source: linkat(2).
+                Err(Errno::NOENT) => {
+                    let link = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+                    linkat(CWD, &*link, parent, name, AtFlags::SYMLINK_FOLLOW)
                 }
+                linked => linked,
+            };
+        }
+        let flags = RenameFlags::NOREPLACE;
+        renameat_with(&self.inner.staging, &*self.name, parent, name, flags)?;
+        self.name.clear();
+        Ok(())
+    }
+
+    fn put(&mut self, parent: &std::fs::File, target: &Target) -> Result<(), Fault> {
+        let name = target.path.file_name();
+        let Some(seen) = Seen::now(parent, name, target.expect).map_err(vanished)? else {
+            return match self.name(parent, name) {
+                Ok(()) => Ok(()),
                 Err(Errno::EXIST) => Err(Fault::changed("there is something already")),
                 Err(errno) => Err(errno.into()),
             };
         };
+        let staging = &self.inner.staging;
         let swap = seen.swap_name(&self.inner, fstat(&*self.file)?.st_ino);
         renameat(staging, &*self.name, staging, &*swap)?;
         self.name = swap;
@@ -301,7 +375,7 @@ struct Seen {
 
 impl Seen {
     /// Looks; `None`: nothing is to be there, which the rename itself will tell.
-    fn now(parent: &OwnedFd, name: &[u8], expect: Expect) -> Result<Option<Seen>, Fault> {
+    fn now(parent: impl AsFd, name: &[u8], expect: Expect) -> Result<Option<Seen>, Fault> {
         let placeholder = match expect {
             Expect::Absent => return Ok(None),
             Expect::Stamp(_) => false,
