@@ -23,7 +23,7 @@ mod tree;
 pub use diff::{Change, Context, Emptied, Plan, diff, diff_emptied, lazy_entry};
 pub use history::{
     Aged, Difference, NoReturn, NoState, Own, garbage, has_manifest, old_manifests, pick, put_back,
-    split_key, state_of,
+    short_ids, split_key, state_after, state_of,
 };
 pub use keys::{
     BadKey, FILES, MANIFEST, MANIFESTS, TREES, bare_path, check_key, conflict_path, kept_manifest,

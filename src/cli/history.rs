@@ -78,7 +78,7 @@ pub(super) fn draw(states: &[StateView]) -> String {
                 changes.push_str(" (current)");
             }
             vec![
-                cell(&state.id),
+                cell(if state.short.is_empty() { &state.id } else { &state.short }),
                 cell(moment(state.time)),
                 cell(if readable { state.files.to_string() } else { "-".to_owned() }),
                 cell(if readable { size(state.bytes) } else { "-".to_owned() }),

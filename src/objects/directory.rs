@@ -178,10 +178,12 @@ impl Objects for Directory {
         key: &str,
         bytes: Vec<u8>,
         expected: Option<&str>,
+        at: Timestamp,
     ) -> Result<Swap, StoreError> {
         let expected = expected.map(str::to_owned);
-        self.run("swap", key, move |inner, full| inner.put_if(full, &bytes, expected.as_deref()))
-            .await
+        let swap =
+            move |inner: &Inner, full: &str| inner.put_if(full, &bytes, expected.as_deref(), at);
+        self.run("swap", key, swap).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {

@@ -184,7 +184,8 @@ impl S3 {
             Ok(found) => {
                 let sum = found.metadata.as_ref().and_then(|all| all.get("docket-sha256"));
                 let sum = sum.and_then(|text| Sha256::parse(text));
-                let meta = meta(key, found.content_length, found.e_tag, found.last_modified)?;
+                let mut meta = meta(key, found.content_length, found.e_tag, found.last_modified)?;
+                meta.modified = written(found.metadata.as_ref()).or(meta.modified);
                 Ok(Some(Looked { meta, sum }))
             }
             Err(failure) if failure.kind == StoreErrorKind::NotFound || failure.is_mute() => {
@@ -240,9 +241,10 @@ impl Objects for S3 {
         key: &str,
         bytes: Vec<u8>,
         expected: Option<&str>,
+        at: Timestamp,
     ) -> Result<Swap, StoreError> {
         let full = self.full("swap", key)?;
-        self.swap(key, &full, bytes.into(), expected).await.map_err(error("swap", key))
+        self.swap(key, &full, bytes.into(), expected, at).await.map_err(error("swap", key))
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
@@ -297,6 +299,11 @@ fn meta(
     let size = length.and_then(|length| u64::try_from(length).ok()).ok_or_else(|| lacks("size"))?;
     let etag = etag.map(|etag| wall::bare_etag(&etag)).ok_or_else(|| lacks("ETag"))?;
     Ok(ObjectMeta { key: key.to_owned(), size, etag, modified: modified.and_then(|m| time(&m)) })
+}
+
+/// When docket wrote it, where that was noted beside it.
+fn written(metadata: Option<&std::collections::HashMap<String, String>>) -> Option<Timestamp> {
+    metadata?.get("docket-written").and_then(|text| time(text))
 }
 
 /// A header's time (RFC 2822) or a listing's (RFC 3339).

@@ -1,6 +1,6 @@
 //! The store that the configuration names: a directory or S3, behind one type.
 
-use crate::model::Sha256;
+use crate::model::{Sha256, Timestamp};
 use crate::world::{Body, ObjectMeta, Objects, StoreError, Swap};
 
 use super::directory::Directory;
@@ -48,8 +48,9 @@ impl Objects for Store {
         key: &str,
         bytes: Vec<u8>,
         expected: Option<&str>,
+        at: Timestamp,
     ) -> Result<Swap, StoreError> {
-        either!(self, store => store.put_if(key, bytes, expected).await)
+        either!(self, store => store.put_if(key, bytes, expected, at).await)
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {

@@ -175,6 +175,9 @@ pub struct TopView {
 pub struct StateView {
     /// What `docket restore --at` takes.
     pub id: String,
+    /// As much of it as means no other state; taken too.
+    #[serde(default)]
+    pub short: String,
     /// Since when it was the current one.
     pub time: Timestamp,
     /// It is the current one.

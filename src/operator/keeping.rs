@@ -140,8 +140,8 @@ fn refusal_of(failed: &RestoreFailed) -> Refusal {
 }
 
 fn state_view(seen: StateSeen) -> StateView {
-    let StateSeen { id, since, current, holds } = seen;
-    let mut view = StateView { id, time: since, current, ..StateView::default() };
+    let StateSeen { id, short, since, current, holds } = seen;
+    let mut view = StateView { id, short, time: since, current, ..StateView::default() };
     match holds {
         Ok(holds) => {
             (view.files, view.bytes) = (holds.files, holds.bytes);

@@ -12,6 +12,8 @@ use super::manifest::{BadManifest, check_paths};
 pub(super) const TIME: &str = "%Y-%m-%dT%H-%M-%S%.3fZ";
 /// Bytes of a time in that form, until the year 10000.
 const TIME_LENGTH: usize = "2026-11-23T20-04-10.123Z".len();
+/// Bytes of it to the second.
+const SECONDS_LENGTH: usize = "2026-11-23T20-04-10".len();
 /// Names in a text for people.
 const NAMED: usize = 3;
 
@@ -33,6 +35,31 @@ fn state_time(id: &str) -> Option<Timestamp> {
         return None;
     }
     chrono::NaiveDateTime::parse_from_str(time, TIME).ok().map(|time| time.and_utc())
+}
+
+/// When a state begins that follows one of `last`: now, but later than the one before by what an
+/// id can tell, whatever the clocks say.
+pub fn state_after(last: Option<Timestamp>, now: Timestamp) -> Timestamp {
+    let whole = |at: Timestamp| Timestamp::from_timestamp_millis(at.timestamp_millis());
+    let now = whole(now).unwrap_or(now);
+    let next = last.and_then(whole).map(|last| last + chrono::TimeDelta::milliseconds(1));
+    next.map_or(now, |next| next.max(now))
+}
+
+/// What each of these ids may be called for short: its time, as far as it tells the state from all
+/// others; the id itself if the time does not.
+pub fn short_ids(ids: &[&str]) -> Vec<String> {
+    let steps = [SECONDS_LENGTH, TIME_LENGTH].map(|end| {
+        let mut alike: BTreeMap<&str, usize> = BTreeMap::new();
+        ids.iter().filter_map(|id| id.get(..end)).for_each(|id| *alike.entry(id).or_default() += 1);
+        (end, alike)
+    });
+    let short = |id: &&str| {
+        let mut told = steps.iter().filter_map(|(end, alike)| Some((id.get(..*end)?, alike)));
+        let told = told.find(|(id, alike)| alike.get(id) == Some(&1));
+        told.map_or(*id, |(short, _)| short).to_owned()
+    };
+    ids.iter().map(short).collect()
 }
 
 /// Why no state is meant.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use sha2::Digest as _;
 use tokio::io::AsyncReadExt as _;
 
-use crate::model::Sha256;
+use crate::model::{Sha256, Timestamp};
 use crate::testing::clock::FakeClock;
 use crate::world::{Body, Clock as _, ObjectMeta, Objects, StoreError, StoreErrorKind, Swap};
 
@@ -159,9 +159,9 @@ impl Objects for MemoryStore {
         key: &str,
         bytes: Vec<u8>,
         expected: Option<&str>,
+        at: Timestamp,
     ) -> Result<Swap, StoreError> {
         self.up("swap", key)?;
-        let now = self.clock.now();
         let mut state = self.state();
         let there = state.objects.get(key);
         if let Some(there) = there.filter(|there| there.bytes == bytes) {
@@ -170,7 +170,7 @@ impl Objects for MemoryStore {
         if there.map(|there| there.meta.etag.as_str()) != expected {
             return Ok(Swap::Lost);
         }
-        let object = state.object(key, bytes, now);
+        let object = state.object(key, bytes, at);
         let etag = object.meta.etag.clone();
         state.objects.insert(key.to_owned(), object);
         Ok(Swap::Done(etag))

@@ -86,12 +86,15 @@ pub trait Objects: Send + Sync + 'static {
         sha256: Sha256,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
     /// Writes a small object if the current one has this ETag (`None`: if there is none). A lost
-    /// answer is found out by comparing contents: our own bytes there are `Done`.
+    /// answer is found out by comparing contents: our own bytes there are `Done`. `at`: what is
+    /// said of it from then on as the time it was written, to the millisecond, however coarse the
+    /// store's own clock is.
     fn put_if(
         &self,
         key: &str,
         bytes: Vec<u8>,
         expected: Option<&str>,
+        at: Timestamp,
     ) -> impl Future<Output = Result<Swap, StoreError>> + Send;
     /// Everything whose key begins with `prefix`, complete, sorted by key.
     fn list(
@@ -130,8 +133,9 @@ impl<T: Objects> Objects for std::sync::Arc<T> {
         key: &str,
         bytes: Vec<u8>,
         expected: Option<&str>,
+        at: Timestamp,
     ) -> Result<Swap, StoreError> {
-        (**self).put_if(key, bytes, expected).await
+        (**self).put_if(key, bytes, expected, at).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {

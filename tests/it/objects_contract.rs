@@ -1,5 +1,6 @@
 //! What every object store must do, asked of the directory store and of the fake.
 
+use docket::model::Timestamp;
 use docket::objects::directory::Directory;
 use docket::sync::sum;
 use docket::world::{Body, Objects, StoreError, StoreErrorKind, Swap};
@@ -70,14 +71,20 @@ async fn keeps_its_promises<O: Objects>(store: &O) {
 
 async fn swaps_on_condition<O: Objects>(store: &O) {
     let key = "u/c/manifest.json";
+    let at = std::cell::Cell::new(1_795_464_250_123);
+    let now = || Timestamp::from_timestamp_millis(at.get());
     let swap = async |text: &[u8], expected: Option<&str>| {
-        store.put_if(key, text.to_vec(), expected).await.unwrap()
+        at.set(at.get() + 1);
+        store.put_if(key, text.to_vec(), expected, now().unwrap()).await.unwrap()
     };
     assert_eq!(swap(b"[1]", Some("nothing")).await, Swap::Lost);
     let Swap::Done(first) = swap(b"[1]", None).await else { panic!("lost") };
     assert_eq!(swap(b"[2]", None).await, Swap::Lost);
     assert_eq!(swap(b"[1]", None).await, Swap::Done(first.clone()), "a lost answer");
     let Swap::Done(second) = swap(b"[2]", Some(&first)).await else { panic!("lost") };
+    // A second has many states: the store tells their order.
+    assert_eq!(store.head(key).await.unwrap().unwrap().modified, now());
+    assert_eq!(store.get(key).await.unwrap().0.modified, now());
     assert_eq!(swap(b"[3]", Some(&first)).await, Swap::Lost);
     assert_eq!(get(store, key).await.unwrap(), b"[2]");
     assert_eq!(store.head(key).await.unwrap().unwrap().etag, second);

@@ -8,10 +8,10 @@ use tokio::sync::SemaphorePermit;
 
 use super::abreast::{Abreast, SMALL};
 use super::{FilesError, Outcome, Work, entry_of, placed_entry};
-use crate::model::{ManifestEntry, RelPath, Remote, Sha256, SkipReason, Stamp, Tree};
+use crate::model::{ManifestEntry, RelPath, Remote, Sha256, SkipReason, Stamp, Timestamp, Tree};
 use crate::sync::{
-    Change, MANIFEST, Plan, kept_manifest, key_candidates, render_manifest, render_tree, sum,
-    tree_key,
+    Change, MANIFEST, Plan, kept_manifest, key_candidates, render_manifest, render_tree,
+    state_after, sum, tree_key,
 };
 use crate::world::{
     Body, Clock, Objects, StoreErrorKind, Swap, WorkspaceError, WorkspaceErrorKind, Workspaces,
@@ -37,6 +37,14 @@ struct Packed<'p, 't> {
     parcel: Parcel<'p>,
     bytes: Option<Result<Bytes, WorkspaceError>>,
     held: Option<SemaphorePermit<'t>>,
+}
+
+/// What became of the manifest that is to be replaced.
+enum Replaced {
+    /// A copy of it is kept, under the time at which it was written; `None`: there was none.
+    Kept(Option<Timestamp>),
+    /// It is not there any more.
+    Gone,
 }
 
 /// What ended of an upload.
@@ -299,29 +307,27 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         // An empty one too: without it nothing would be known of directories and links.
         let tree_key = tree_key(&bytes);
         let tree = self.put(&tree_key, render_tree(tree));
-        let ((), kept) = tokio::try_join!(tree, self.keep_replaced(remote))?;
-        if !kept {
-            return Ok(None);
-        }
-        let key = self.key(MANIFEST);
-        match self.objects.put_if(&key, bytes, remote.etag.as_deref()).await? {
+        let ((), replaced) = tokio::try_join!(tree, self.keep_replaced(remote))?;
+        let Replaced::Kept(last) = replaced else { return Ok(None) };
+        let (key, at) = (self.key(MANIFEST), state_after(last, self.clock.now()));
+        match self.objects.put_if(&key, bytes, remote.etag.as_deref(), at).await? {
             Swap::Done(etag) => Ok(Some(etag)),
             Swap::Lost => Ok(None),
         }
     }
 
-    /// Keeps a copy of the manifest that is to be replaced. `false`: it is not there any more.
-    async fn keep_replaced(&self, remote: &Remote) -> Result<bool, FilesError> {
-        let Some(etag) = &remote.etag else { return Ok(true) };
+    /// Keeps a copy of the manifest that is to be replaced.
+    async fn keep_replaced(&self, remote: &Remote) -> Result<Replaced, FilesError> {
+        let Some(etag) = &remote.etag else { return Ok(Replaced::Kept(None)) };
         let prefix = format!("{}/", self.case());
         let there = super::remote::read_manifest(self.objects, &prefix).await?;
         let Some((meta, old)) = there.filter(|(meta, _)| meta.etag == *etag) else {
-            return Ok(false);
+            return Ok(Replaced::Gone);
         };
         // By the time it was written: done twice, it is the same copy.
         let time = meta.modified.unwrap_or_else(|| self.clock.now());
         self.put(&kept_manifest(time, etag), old).await?;
-        Ok(true)
+        Ok(Replaced::Kept(Some(time)))
     }
 
     pub(super) async fn put(&self, key: &str, bytes: Vec<u8>) -> Result<(), FilesError> {

@@ -9,7 +9,7 @@ use super::{FilesError, RACES, Work};
 use crate::model::{Base, CaseName, ManifestEntry, RelPath, Remote, Timestamp, Tree, UserName};
 use crate::sync::{
     Difference, MANIFESTS, NoReturn, NoState, kept_manifest, parse_manifest, pick, put_back,
-    render_manifest, render_tree, state_of, sum, tree_key,
+    render_manifest, render_tree, short_ids, state_of, sum, tree_key,
 };
 use crate::world::{Clock, Objects, Workspaces};
 
@@ -21,6 +21,8 @@ const ABREAST: usize = 8;
 pub struct StateSeen {
     /// What `docket restore --at` takes.
     pub id: String,
+    /// As much of it as means no other state.
+    pub short: String,
     /// Since when it was the current one.
     pub since: Timestamp,
     /// It is the current one.
@@ -89,26 +91,27 @@ pub async fn history<O: Objects>(
 ) -> Result<(Vec<StateSeen>, usize), FilesError> {
     let prefix = format!("{user}/{case}/");
     let named = states(objects, &prefix).await?;
+    let short = short_ids(&named.iter().map(|named| named.id.as_str()).collect::<Vec<_>>());
     let most = if most == 0 { named.len() } else { most };
     let older = named.len().saturating_sub(most);
     // The one before the first that is shown tells what changed in it.
     let from = older.saturating_sub(1);
-    let wanted = named.into_iter().skip(from);
+    let wanted = named.into_iter().zip(short).skip(from);
     let prefix = &prefix;
-    let mut reading = stream::iter(wanted.map(|named| async move {
+    let mut reading = stream::iter(wanted.map(|(named, short)| async move {
         let rows = rows(objects, prefix, &named).await;
-        (named, rows)
+        (named, short, rows)
     }))
     .buffered(ABREAST);
     let (mut seen, mut before) = (Vec::new(), None);
-    while let Some((named, rows)) = reading.next().await {
+    while let Some((named, short, rows)) = reading.next().await {
         let (holds, rows) = match rows? {
             Ok(rows) => (Ok(holds(before.as_ref(), &rows)), Some(rows)),
             Err(why) => (Err(why), None),
         };
         before = rows;
         let Named { id, since, current, .. } = named;
-        seen.push(StateSeen { id, since, current, holds });
+        seen.push(StateSeen { id, short, since, current, holds });
     }
     drop(reading);
     if older > 0 {

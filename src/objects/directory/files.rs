@@ -17,7 +17,7 @@ use sha2::Digest as _;
 use tokio::sync::mpsc::Receiver;
 
 use super::{CHUNK, Fault, Inner, Piece, Seen};
-use crate::model::{Sha256, escape_bytes};
+use crate::model::{Sha256, Timestamp, escape_bytes};
 use crate::world::{ObjectMeta, StoreErrorKind as Kind, Swap};
 
 /// Where objects are written first. No user's name begins with a dot.
@@ -299,10 +299,18 @@ impl Inner {
         }
     }
 
-    pub fn put_if(&self, key: &str, bytes: &[u8], expected: Option<&str>) -> Result<Swap, Fault> {
+    pub fn put_if(
+        &self,
+        key: &str,
+        bytes: &[u8],
+        expected: Option<&str>,
+        at: Timestamp,
+    ) -> Result<Swap, Fault> {
         check(key)?;
         let mut staged = self.staged()?;
         staged.file.write_all(bytes)?;
+        // Files' times move with the kernel's ticks only.
+        staged.file.set_modified(at.into())?;
         fsync(&staged.file)?;
         let (parent, name) = parent_and_name(key);
         let directory = self.ensure(parent)?;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use tokio::io::AsyncReadExt as _;
 
 use super::Directory;
-use crate::model::Sha256;
+use crate::model::{Sha256, Timestamp};
 use crate::sync::sum;
 use crate::world::{Body, Objects as _, StoreError, StoreErrorKind, Swap};
 
@@ -115,7 +115,10 @@ async fn bytes_that_are_not_those_announced_leave_nothing() {
 async fn a_conditional_write_needs_what_it_expects() {
     let home = home();
     let swap = async |text: &[u8], expected: Option<&str>| {
-        home.store.put_if("a/manifest.json", text.to_vec(), expected).await.unwrap()
+        home.store
+            .put_if("a/manifest.json", text.to_vec(), expected, Timestamp::UNIX_EPOCH)
+            .await
+            .unwrap()
     };
     assert_eq!(swap(b"1", Some("x")).await, Swap::Lost);
     let Swap::Done(first) = swap(b"1", None).await else { panic!("lost") };
@@ -133,10 +136,13 @@ async fn a_conditional_write_needs_what_it_expects() {
 #[tokio::test]
 async fn of_many_who_swap_at_once_one_wins() {
     let home = home();
-    let Swap::Done(etag) = home.store.put_if("m", b"0".to_vec(), None).await.unwrap() else {
+    let Swap::Done(etag) =
+        home.store.put_if("m", b"0".to_vec(), None, Timestamp::UNIX_EPOCH).await.unwrap()
+    else {
         panic!("lost")
     };
-    let racers = (1..=16_u8).map(|n| home.store.put_if("m", vec![n], Some(&etag)));
+    let racers =
+        (1..=16_u8).map(|n| home.store.put_if("m", vec![n], Some(&etag), Timestamp::UNIX_EPOCH));
     let ended = futures_util::future::join_all(racers).await;
     let won = ended.into_iter().filter(|end| matches!(end, Ok(Swap::Done(_)))).count();
     assert_eq!(won, 1);

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use sha2::Digest as _;
 use tokio::io::AsyncReadExt as _;
 
-use crate::model::Sha256;
+use crate::model::{Sha256, Timestamp};
 use crate::objects::s3::answer::Failure;
-use crate::objects::s3::wall::{Again, SUM_HEADER};
+use crate::objects::s3::wall::{Again, SUM_HEADER, TIME_HEADER};
 use crate::objects::s3::{S3, download, list};
 use crate::world::{StoreErrorKind, Swap};
 
@@ -78,11 +78,13 @@ impl S3 {
         full: &str,
         bytes: Bytes,
         expected: Option<&str>,
+        at: Timestamp,
     ) -> Result<Swap, Failure> {
         let support = self.support().await?;
         let sum = Sha256(sha2::Sha256::digest(&bytes).into());
-        let request =
-            Again::new("PUT", &self.wall.place, full, bytes.clone()).header(SUM_HEADER, &sum.hex());
+        let request = Again::new("PUT", &self.wall.place, full, bytes.clone())
+            .header(SUM_HEADER, &sum.hex())
+            .header(TIME_HEADER, &at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true));
         let request = match expected {
             None if support.if_none_match => request.header("if-none-match", "*"),
             Some(etag) if support.if_match => request.header("if-match", &format!("\"{etag}\"")),

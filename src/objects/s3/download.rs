@@ -15,7 +15,7 @@ use crate::model::Sha256;
 use crate::objects::s3::answer::Failure;
 use crate::objects::s3::retry::Attempts;
 use crate::objects::s3::wall::{Answer, Wall};
-use crate::objects::s3::{error, list, meta};
+use crate::objects::s3::{error, list, meta, written};
 use crate::world::{Body, ObjectMeta, StoreErrorKind};
 
 /// What a body on its way in may hold in buffers: the connection's, and one or two of whoever
@@ -58,6 +58,7 @@ pub(super) async fn open(
         asked => asked?,
     };
     let mut meta = meta(key, got.content_length, got.e_tag, got.last_modified)?;
+    meta.modified = written(got.metadata.as_ref()).or(meta.modified);
     if at > 0 {
         let size = at + meta.size;
         let expected = format!("bytes {at}-{}/{size}", size - 1);

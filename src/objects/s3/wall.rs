@@ -42,10 +42,19 @@ const REFUSAL_MAX: usize = 256 << 10;
 /// Hashing a body longer than this for its signature is not done on the async threads.
 const SIGN_INLINE_MAX: usize = 256 << 10;
 /// The headers that rusoto's readers and ours may see; the others could only make them panic.
-const HEADERS: [&str; 6] =
-    ["etag", "content-length", "content-range", "last-modified", SUM_HEADER, "x-amz-request-id"];
+const HEADERS: [&str; 7] = [
+    "etag",
+    "content-length",
+    "content-range",
+    "last-modified",
+    SUM_HEADER,
+    TIME_HEADER,
+    "x-amz-request-id",
+];
 /// Where an object's sha256 is kept beside it.
 pub(super) const SUM_HEADER: &str = "x-amz-meta-docket-sha256";
+/// Where it is kept when an object was written: the store itself tells whole seconds only.
+pub(super) const TIME_HEADER: &str = "x-amz-meta-docket-written";
 
 /// What a good answer looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use super::picture::path;
 use crate::model::{ManifestEntry, Remote, Timestamp, Tree};
 use crate::sync::{
     Difference, NoReturn, NoState, Own, garbage, kept_manifest, old_manifests, pick, put_back,
-    state_of, sum, tree_key,
+    short_ids, state_after, state_of, sum, tree_key,
 };
 
 fn row(text: &str) -> ManifestEntry {
@@ -58,6 +58,33 @@ fn a_state_is_meant_by_its_id_its_beginning_or_a_moment() {
     assert!(matches!(pick(&ids, "2026-11-01T00:00:00Z"), Err(NoState::TooEarly(_))));
     for unknown in ["", "zzz", "../x"] {
         assert!(matches!(pick(&ids, unknown), Err(NoState::Unknown(_))), "{unknown}");
+    }
+}
+
+#[test]
+fn a_state_is_later_than_the_one_before_whatever_the_clocks_say() {
+    let said = |last, now| kept_manifest(state_after(last, now), "e");
+    let odd = at(5) + chrono::TimeDelta::nanoseconds(7_999_999);
+    assert_eq!(said(None, odd), "manifests/2026-11-23T20-04-15.007Z-e.json");
+    assert_eq!(said(Some(at(0)), odd), said(None, odd));
+    assert_eq!(said(Some(odd), odd), "manifests/2026-11-23T20-04-15.008Z-e.json");
+    assert_eq!(said(Some(at(9)), at(5)), "manifests/2026-11-23T20-04-19.001Z-e.json");
+}
+
+#[test]
+fn a_short_id_means_one_state() {
+    let ids = [
+        "2026-11-23T20-04-10.000Z-a",
+        "2026-11-23T20-04-11.000Z-b",
+        "2026-11-23T20-04-11.500Z-c",
+        "2026-11-23T20-04-12.000Z-d",
+        "2026-11-23T20-04-12.000Z-e",
+    ];
+    let short = short_ids(&ids);
+    expect!["2026-11-23T20-04-10 2026-11-23T20-04-11.000Z 2026-11-23T20-04-11.500Z 2026-11-23T20-04-12.000Z-d 2026-11-23T20-04-12.000Z-e"]
+        .assert_eq(&short.join(" "));
+    for (short, id) in short.iter().zip(ids) {
+        assert_eq!(pick(&ids, short), Ok(id));
     }
 }
 

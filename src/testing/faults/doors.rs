@@ -11,8 +11,8 @@ use tokio::io::AsyncReadExt as _;
 
 use crate::model::{
     Base, CaseName, Container, ContainerDetail, ContainerId, LazyMode, PullPolicy, RelPath,
-    Resources, Scan, Sha256, Space, Stamp, Tree, TreeChange, Uid, Usage, UserName, WorkspaceSeen,
-    WorkspaceSpec,
+    Resources, Scan, Sha256, Space, Stamp, Timestamp, Tree, TreeChange, Uid, Usage, UserName,
+    WorkspaceSeen, WorkspaceSpec,
 };
 use crate::world::{
     Body, Contents, CreateRequest, Engine, EngineError, EngineErrorKind, EngineInfo, EventStream,
@@ -241,10 +241,12 @@ impl<D: Objects> Objects for Weathered<D> {
         key: &str,
         bytes: Vec<u8>,
         expected: Option<&str>,
+        at: Timestamp,
     ) -> Result<Swap, StoreError> {
         let (door, name) = (Arc::clone(&self.door), key.to_owned());
         let expected = expected.map(str::to_owned);
-        let call = Box::pin(async move { door.put_if(&name, bytes, expected.as_deref()).await });
+        let call =
+            Box::pin(async move { door.put_if(&name, bytes, expected.as_deref(), at).await });
         self.life.remote("swap", key, STORE, call, store("swap", key)).await
     }
 

@@ -1,5 +1,6 @@
 //! What every object store promises, on every S3 server there is and on the store in memory.
 
+use docket::model::Timestamp;
 use docket::objects::s3::{S3, S3Config};
 use docket::world::{Objects, StoreErrorKind, Swap};
 use rusoto_s3::S3 as _;
@@ -112,8 +113,11 @@ pub async fn a_source_that_changed_is_not_stored<S: Objects>(store: &S, length: 
 /// One conditional write.
 pub async fn a_swap_holds_its_condition<S: Objects>(store: &S) {
     let key = "ann/one/manifest.json";
+    let at = std::cell::Cell::new(1_795_464_250_123);
+    let now = || Timestamp::from_timestamp_millis(at.get());
     let swap = async |bytes: &[u8], expected: Option<&str>| {
-        soon(store.put_if(key, bytes.to_vec(), expected)).await.unwrap()
+        at.set(at.get() + 1);
+        soon(store.put_if(key, bytes.to_vec(), expected, now().unwrap())).await.unwrap()
     };
     assert_eq!(swap(b"x", Some("0123")).await, Swap::Lost, "nothing to replace");
     let Swap::Done(first) = swap(b"one", None).await else { panic!("nobody was there") };
@@ -121,6 +125,9 @@ pub async fn a_swap_holds_its_condition<S: Objects>(store: &S) {
     assert_eq!(swap(b"two", None).await, Swap::Lost);
     assert_eq!(swap(b"one", None).await, Swap::Done(first.clone()), "our own bytes are there");
     let Swap::Done(second) = swap(b"two", Some(&first)).await else { panic!("it was current") };
+    // A second has many states: the store tells their order.
+    assert_eq!(soon(store.head(key)).await.unwrap().unwrap().modified, now());
+    assert_eq!(soon(store.get(key)).await.unwrap().0.modified, now());
     assert_eq!(swap(b"three", Some(&first)).await, Swap::Lost);
     assert_eq!(contents(store, key).await, b"two");
     let Swap::Done(_) = swap(b"", Some(&second)).await else { panic!("it was current") };

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use docket::model::Timestamp;
 use docket::objects::s3::{Limits, S3, S3Config};
 use docket::world::{Objects, StoreErrorKind, Swap};
 use tokio::io::AsyncReadExt as _;
@@ -260,9 +261,14 @@ async fn fault_24_a_lost_answer_to_a_write_is_found_out() {
         })
         .await;
         put(&store, "ann/one/new", b"new").await.unwrap();
-        let first = soon(store.put_if("ann/one/m", b"one".to_vec(), None)).await.unwrap();
+        let first = soon(store.put_if("ann/one/m", b"one".to_vec(), None, Timestamp::UNIX_EPOCH))
+            .await
+            .unwrap();
         let Swap::Done(first) = first else { panic!("{}: our own write", server.name) };
-        let second = soon(store.put_if("ann/one/m", b"two".to_vec(), Some(&first))).await.unwrap();
+        let second =
+            soon(store.put_if("ann/one/m", b"two".to_vec(), Some(&first), Timestamp::UNIX_EPOCH))
+                .await
+                .unwrap();
         assert!(matches!(second, Swap::Done(_)), "{}: our own write", server.name);
         assert_eq!(read(&straight, "ann/one/new").await.unwrap(), b"new");
         assert_eq!(read(&straight, "ann/one/m").await.unwrap(), b"two");
@@ -331,11 +337,21 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
 async fn fault_25_another_write_in_between_is_not_overwritten() {
     for server in servers::all() {
         let store = server.store();
-        let first = soon(store.put_if("ann/one/m", b"one".to_vec(), None)).await.unwrap();
+        let first = soon(store.put_if("ann/one/m", b"one".to_vec(), None, Timestamp::UNIX_EPOCH))
+            .await
+            .unwrap();
         let Swap::Done(first) = first else { panic!("nobody was there") };
-        let theirs = soon(store.put_if("ann/one/m", b"theirs".to_vec(), Some(&first))).await;
+        let theirs = soon(store.put_if(
+            "ann/one/m",
+            b"theirs".to_vec(),
+            Some(&first),
+            Timestamp::UNIX_EPOCH,
+        ))
+        .await;
         assert!(matches!(theirs.unwrap(), Swap::Done(_)));
-        let ours = soon(store.put_if("ann/one/m", b"ours".to_vec(), Some(&first))).await;
+        let ours =
+            soon(store.put_if("ann/one/m", b"ours".to_vec(), Some(&first), Timestamp::UNIX_EPOCH))
+                .await;
         assert_eq!(ours.unwrap(), Swap::Lost, "{}", server.name);
         assert_eq!(read(&store, "ann/one/m").await.unwrap(), b"theirs");
     }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 
+use docket::model::Timestamp;
 use docket::objects::s3::S3;
 use docket::world::Objects;
 
@@ -49,7 +50,10 @@ async fn no_secret_is_in_the_log_or_in_an_error() {
     let failures = [
         soon(store.list("")).await.map(drop).err(),
         soon(store.put_new("k", body(b"x"), 1, sum(b"x"))).await.err(),
-        soon(store.put_if("k", b"x".to_vec(), Some("e"))).await.map(drop).err(),
+        soon(store.put_if("k", b"x".to_vec(), Some("e"), Timestamp::UNIX_EPOCH))
+            .await
+            .map(drop)
+            .err(),
         soon(store.head("k")).await.map(drop).err(),
     ];
     assert!(failures[0].is_some());

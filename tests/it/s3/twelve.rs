@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use docket::model::Timestamp;
 use docket::objects::s3::{Limits, S3};
 use docket::world::{Objects, StoreErrorKind, Swap};
 use rusoto_s3::S3 as _;
@@ -241,7 +242,8 @@ async fn point_7_a_body_that_changed_on_its_way_is_refused_and_sent_again() {
 async fn point_8_a_header_that_servers_fold_differently_is_never_signed() {
     let (wire, store) = saying(answer(200, &[("etag", "\"e\"")], "")).await;
     for odd in ["a   b", "\u{fc}", "a\r\nx-evil: 1"] {
-        let swap = soon(store.put_if("ann/one/k", b"x".to_vec(), Some(odd))).await;
+        let swap =
+            soon(store.put_if("ann/one/k", b"x".to_vec(), Some(odd), Timestamp::UNIX_EPOCH)).await;
         assert_eq!(swap.unwrap_err().kind, StoreErrorKind::Invalid, "{odd:?}");
     }
     assert_eq!(wire.count(), 0, "nothing was sent");
@@ -322,9 +324,11 @@ async fn point_10_a_control_character_in_a_key_does_not_break_the_listing() {
 async fn point_11_a_write_has_its_condition_on_the_wire() {
     let (wire, store) = saying(answer(200, &[("etag", "\"new\"")], "")).await;
     put(&store, b"x").await.unwrap();
-    let swap = soon(store.put_if("ann/one/m", b"x".to_vec(), Some("old"))).await.unwrap();
+    let swap = soon(store.put_if("ann/one/m", b"x".to_vec(), Some("old"), Timestamp::UNIX_EPOCH))
+        .await
+        .unwrap();
     assert_eq!(swap, Swap::Done("new".to_owned()));
-    soon(store.put_if("ann/one/m", b"x".to_vec(), None)).await.unwrap();
+    soon(store.put_if("ann/one/m", b"x".to_vec(), None, Timestamp::UNIX_EPOCH)).await.unwrap();
     let asked: Vec<Asked> = wire.asked().into_iter().filter(|asked| !asked.is_trial()).collect();
     assert_eq!(asked[0].header("if-none-match"), Some("*"));
     assert_eq!(asked[1].header("if-match"), Some("\"old\""));
@@ -360,7 +364,9 @@ async fn point_11_a_server_without_conditions_is_found_out_and_read_first() {
         let store = store_at(&wire.endpoint);
         assert!(!soon(store.knows_conditional_writes()).await.unwrap());
         let swap = async |bytes: &[u8], expected: Option<&str>| {
-            soon(store.put_if("ann/one/m", bytes.to_vec(), expected)).await.unwrap()
+            soon(store.put_if("ann/one/m", bytes.to_vec(), expected, Timestamp::UNIX_EPOCH))
+                .await
+                .unwrap()
         };
         let old = sum(b"old").hex()[..16].to_owned();
         assert_eq!(swap(b"new", None).await, Swap::Lost);

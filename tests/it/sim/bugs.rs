@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use docket::model::{
     Base, CaseName, Container, ContainerDetail, ContainerId, ContainerState, LazyMode, LocalEntry,
-    LocalKind, PullPolicy, RelPath, Resources, Scan, Sha256, Space, Stamp, Tree, TreeChange, Uid,
-    Usage, UserName, WorkspaceSeen, WorkspaceSpec,
+    LocalKind, PullPolicy, RelPath, Resources, Scan, Sha256, Space, Stamp, Timestamp, Tree,
+    TreeChange, Uid, Usage, UserName, WorkspaceSeen, WorkspaceSpec,
 };
 use docket::testing::disk::MemoryDisk;
 use docket::testing::engine::FakeEngine;
@@ -240,8 +240,9 @@ impl Objects for BuggyStore {
         key: &str,
         bytes: Vec<u8>,
         expected: Option<&str>,
+        at: Timestamp,
     ) -> Result<Swap, StoreError> {
-        self.door.put_if(key, bytes, expected).await
+        self.door.put_if(key, bytes, expected, at).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {

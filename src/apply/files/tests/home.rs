@@ -162,8 +162,9 @@ impl Objects for Spy {
         key: &str,
         bytes: Vec<u8>,
         expected: Option<&str>,
+        at: Timestamp,
     ) -> Result<Swap, StoreError> {
-        self.call("swap", key, self.store.put_if(key, bytes, expected)).await
+        self.call("swap", key, self.store.put_if(key, bytes, expected, at)).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {

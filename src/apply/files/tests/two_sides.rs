@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
 use super::home::{Home, map, store};
-use crate::apply::files::FilesErrorKind;
-use crate::model::Stamp;
+use crate::apply::files::{FilesErrorKind, StateSeen, history};
+use crate::model::{CaseName, Stamp, UserName};
 use crate::world::{ScanMode, StoreErrorKind};
 
 #[tokio::test]
@@ -34,6 +34,24 @@ async fn an_edit_leaves_the_object_before_it_and_its_manifest() {
     assert!(store.holds("one"));
     // The first of all is the empty one: what is stored before it is no file of a bare case.
     assert_eq!(store.keys("manifests").len(), 2);
+}
+
+#[tokio::test]
+async fn states_of_one_second_stand_in_their_order() {
+    let (_temp, store) = store();
+    let mut home = Home::new(&store).await;
+    let texts: Vec<String> = (0..12).map(|n| "x".repeat(n + 1)).collect();
+    for text in &texts {
+        home.write("a", text);
+        home.sync().await;
+    }
+    let (user, case) = (UserName::parse("ann").unwrap(), CaseName::parse("one").unwrap());
+    let (states, _) = history(&store, &user, &case, 12).await.unwrap();
+    let sizes: Vec<u64> = states.iter().map(|state| state.holds.as_ref().unwrap().bytes).collect();
+    assert_eq!(sizes, (1..=12).rev().collect::<Vec<u64>>());
+    assert!(states[0].current && states[1..].iter().all(|state| !state.current));
+    let later = |pair: &[StateSeen]| pair[0].since > pair[1].since;
+    assert!(states.windows(2).all(later), "{states:#?}");
 }
 
 #[tokio::test]
