@@ -88,7 +88,21 @@ pub fn check(files: &[(String, Vec<u8>)], bounds: &Bounds) -> Found {
             }
         }
     }
+    found.complaints.sort_by_key(|complaint| place_in(files, complaint));
     found
+}
+
+/// Where a complaint stands among files: which of them, line, column.
+fn place_in(files: &[(String, Vec<u8>)], complaint: &str) -> (usize, usize, usize) {
+    let at = files.iter().enumerate().find_map(|(at, (name, _))| {
+        let shown = format!("{}:", name.escape_debug());
+        let rest =
+            complaint.strip_prefix(&shown).or_else(|| complaint.strip_prefix(&format!("{name}:")));
+        Some((at, rest?))
+    });
+    let Some((at, rest)) = at else { return (usize::MAX, 0, 0) };
+    let mut numbers = rest.split(':').map(|number| number.parse().unwrap_or(0));
+    (at, numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// What is wrong with a class for any session of it.

@@ -11,13 +11,16 @@ use std::cell::Cell;
 use std::fmt;
 
 use super::complain::{Complaint, message_of};
-use super::scan;
 use super::wire::{ClassDoc, Kind, SessionDoc, SessionMeta, SessionSpec};
 use super::{Located, Object, Parsed};
+use super::{further, scan};
 use crate::model::{CaseName, ClassName, ClassObject, SessionName, SessionObject, UserName};
 
 /// Largest file.
 pub const FILE_MAX: usize = 64 * 1024;
+
+/// Documents with more complaints before them are read up to their first fault only.
+const COMPLAINTS_MAX: usize = 50;
 
 /// How a text is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,12 +161,41 @@ impl Reader<'_> {
             match object {
                 Ok(object) => self.parsed.objects.push(Located { object, document }),
                 Err(error) => {
-                    let (line, column, message) = stop(&error);
-                    self.complain(line, column, message);
+                    self.complaints(&error, text, document, head);
                 }
             }
         }
         Ok(())
+    }
+
+    /// The fault that ended the reading of a document, and those after it.
+    fn complaints(&mut self, first: &serde_yaml::Error, text: &str, document: usize, head: Head) {
+        let mut told = vec![stop(first)];
+        if self.parsed.complaints.len() < COMPLAINTS_MAX {
+            let again = || serde_yaml::Deserializer::from_str(text).nth(document);
+            let more = match head {
+                Head::Empty => Vec::new(),
+                Head::Of(Kind::Session) => further::faults::<SessionDoc, _>(again),
+                Head::Of(Kind::SessionClass) => further::faults::<ClassDoc, _>(again),
+            };
+            told.extend(more.iter().map(stop));
+        }
+        told.sort();
+        told.dedup();
+        // What is misspelt is missing too: that is said by the nearest name.
+        let meant = |name: &str, told: &[Stop]| {
+            let end = format!("did you mean `{name}`?");
+            told.iter().any(|(_, _, message)| message.ends_with(&end))
+        };
+        let whole = told.clone();
+        told.retain(|(_, _, message)| {
+            let missing = message.split_once("missing field `").map(|(_, rest)| rest);
+            let name = missing.and_then(|rest| rest.split('`').next());
+            name.is_none_or(|name| !meant(name, &whole))
+        });
+        for (line, column, message) in told {
+            self.complain(line, column, message);
+        }
     }
 }
 

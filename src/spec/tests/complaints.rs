@@ -44,6 +44,59 @@ fn class(more: &str) -> String {
 }
 
 #[test]
+fn all_faults_of_a_file_are_told_at_once_and_in_order() {
+    check(
+        "apiVersion: docket.dev/v1
+kind: Session
+metadata: {name: Alice, labls: {a: b}}
+spec:
+  user: a..b
+  cas: one
+  class: legal
+  state: Runing
+  container:
+    resources: {cpus: many, memory: 4GiB}
+    capAdd: []
+    env: {GOOD: fine, 1BAD: x}
+  workspace:
+    folders: [fine, ../up, also fine]
+    sync: {interval: 5}
+---
+apiVersion: docket.dev/v1
+kind: SessionClass
+metadata: {name: legal}
+spec:
+  container: {imag: x, port: 70000}
+  health: {path: nowhere}
+",
+        expect![[r#"
+            s.yaml:3:18: metadata.name: `Alice` is not a session name: expected 1 to 52 lower-case letters, digits and `-`, beginning and ending with a letter or digit
+            s.yaml:3:25: unknown field `labls` in metadata, did you mean `labels`?
+            s.yaml:5:9: spec.user: `a..b` is not a user: expected a letter or digit, then up to 62 of letters, digits and `._@-`, without `..`
+            s.yaml:6:3: unknown field `cas` in spec, did you mean `case`?
+            s.yaml:8:10: spec.state: `Runing` is not one of `Running`, `Stopped`, did you mean `Running`?
+            s.yaml:10:23: spec.container.resources.cpus: `many` is not cores such as `2`, `0.5` or `500m`, at least 10m
+            s.yaml:10:37: spec.container.resources.memory: `4GiB` is not memory such as `512Mi` or `4Gi`, at least 6Mi
+            s.yaml:11:5: unknown field `capAdd` in spec.container, expected one of `image`, `pullPolicy`, `command`, `args`, `env`, `secrets`, `port`, `hostPort`, `resources`, `security`, `tmpfs`, `mounts`, `network`, `init`, `stopGracePeriod`, `labels`, `logs`
+            s.yaml:14:21: spec.workspace.folders[1]: `../up` is not a folder: one name without `/`
+            s.yaml:15:22: spec.workspace.sync.interval: `5` is not a duration such as `30s` or `1h30m`, more than 0: give a unit
+            s.yaml:21:15: unknown field `imag` in spec.container, did you mean `image`?
+            s.yaml:21:30: spec.container.port: `70000` is not a whole number from 0 to 65535
+            s.yaml:22:18: spec.health.path: `nowhere` is not a path such as `/health`
+        "#]],
+    );
+    // What is left out because of its own fault is not missed.
+    check(
+        "apiVersion: docket.dev/v2\nkind: Session\nspec: {user: 5, case: [], class: legal}\n",
+        expect![[r#"
+            s.yaml:1:13: apiVersion: `docket.dev/v2` is not one of `docket.dev/v1`, did you mean `docket.dev/v1`?
+            s.yaml:3:14: spec.user: invalid type: integer `5`, expected a string: put it in quotes
+            s.yaml:3:23: spec.case: invalid type: sequence, expected a string
+        "#]],
+    );
+}
+
+#[test]
 fn an_unknown_field_is_named_with_its_place_and_the_nearest_known_one() {
     check(
         &session("  container:\n    imgae: x\n"),
@@ -66,8 +119,8 @@ fn an_unknown_field_is_named_with_its_place_and_the_nearest_known_one() {
     check(
         "apiVersion: docket.dev/v1\nkind: Session\nspeck: {}\n",
         expect![[r#"
-        s.yaml:3:1: unknown field `speck` in the object, did you mean `spec`?
-    "#]],
+            s.yaml:3:1: unknown field `speck` in the object, did you mean `spec`?
+        "#]],
     );
     check(
         &class("    privileged: true\n"),
@@ -546,8 +599,8 @@ fn json_is_read_as_strictly_and_with_places() {
         "s.json",
         b"{\"apiVersion\":\"docket.dev/v1\",\n\t\"kind\":\"Session\",\n\t\"spec\":{\"usr\":\"a\"}}",
         expect![[r#"
-        s.json:3:10: unknown field `usr` in spec, did you mean `user`?
-    "#]],
+            s.json:3:10: unknown field `usr` in spec, did you mean `user`?
+        "#]],
     );
     check_file(
         "s.json",
