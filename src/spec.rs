@@ -16,6 +16,7 @@ mod check;
 mod complain;
 mod expand;
 mod fingerprint;
+mod further;
 mod merge;
 mod parse;
 mod resolve;
@@ -61,7 +62,7 @@ pub struct Located {
 pub struct Parsed {
     /// The documents that could be read.
     pub objects: Vec<Located>,
-    /// What is wrong with the others; a document's first fault only.
+    /// What is wrong with the others, in the order of the file.
     pub complaints: Vec<Complaint>,
 }
 

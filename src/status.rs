@@ -280,6 +280,7 @@ fn container_view(scene: &Scene<'_>) -> Option<ContainerView> {
             started_at: detail.and_then(|d| d.started_at),
             restarts: record.restarts,
             last_termination,
+            image: detail.map(|d| image_name(record, &d.image_id)).unwrap_or_default(),
             image_id: detail.map(|d| d.image_id.clone()).unwrap_or_default(),
         });
     }
@@ -295,8 +296,15 @@ fn container_view(scene: &Scene<'_>) -> Option<ContainerView> {
         started_at: None,
         restarts: record.restarts,
         last_termination,
+        image: String::new(),
         image_id: String::new(),
     })
+}
+
+/// The name of the image that a container was made from, if that is the one in force.
+fn image_name(record: &Record, id: &str) -> String {
+    let pinned = record.applied.image.as_ref().is_some_and(|pin| pin.id == id);
+    if pinned { record.applied.resolved.container.image.clone() } else { String::new() }
 }
 
 /// The engine's word for a state.

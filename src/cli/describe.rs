@@ -6,14 +6,14 @@ use std::sync::Arc;
 use comfy_table::Cell;
 
 use crate::api::EventList;
-use crate::model::{Event, Timestamp, many};
+use crate::model::{Condition, ConditionType, Event, Timestamp, many};
 use crate::operator::handle::TopView;
 use crate::status::SessionView;
 
 use super::client::session;
 use super::exit::{Code, Failure};
 use super::output::{clean, clean_lines};
-use super::table::{age, cell, columns, moment, now, said, size};
+use super::table::{Look, age, cell, columns, moment, now, said, size};
 use super::{Context, events};
 
 #[derive(Debug, clap::Args)]
@@ -24,7 +24,7 @@ pub(super) struct Describe {
 }
 
 /// How many events are shown.
-const EVENTS: usize = 20;
+const EVENTS: usize = 8;
 
 pub(super) async fn run(context: &Context, asked: &Describe) -> Result<Code, Failure> {
     let client = context.client()?;
@@ -34,13 +34,15 @@ pub(super) async fn run(context: &Context, asked: &Describe) -> Result<Code, Fai
     let top: Vec<TopView> = client.get(&format!("top?session={name}")).await.unwrap_or_default();
     let events: EventList = client.get(&format!("events?session={name}")).await?;
     let from = events.items.len().saturating_sub(EVENTS);
-    let text = draw(&view, top.first(), &events.items[from..], now());
+    let text = draw(context.out.look, &view, top.first(), &events.items[from..], now());
     context.out.data(&text)?;
     Ok(Code::Done)
 }
 
-/// Labelled lines, then tables.
+/// Labelled lines, then tables. What is nothing, and what is as it should be, takes no line of its
+/// own: a healthy session fits a screen.
 pub(super) fn draw(
+    look: Look,
     view: &SessionView,
     top: Option<&TopView>,
     events: &[Event],
@@ -52,22 +54,46 @@ pub(super) fn draw(
     usage(&mut text, top);
     files(&mut text, view, now);
     retry(&mut text, view, now);
+    let fine: Vec<String> = view
+        .status
+        .conditions
+        .iter()
+        .filter(|c| is_fine(c))
+        .map(|c| format!("{:?}", c.kind))
+        .collect();
     text.push_str("Conditions:\n");
-    text.push_str(&indent(&conditions(view, now)));
-    if !view.status.plan.trim().is_empty() {
+    text.push_str(&indent(&conditions(look.indented(2), view, now)));
+    if !fine.is_empty() {
+        text.push_str(&indent(&format!("and as they should be: {}", fine.join(", "))));
+    }
+    // A healthy session's plan is a line that says the phase again.
+    if view.status.plan.trim().lines().count() > 1 || view.status.plan.contains(": ") {
         text.push_str("Plan:\n");
         text.push_str(&indent(&clean_lines(&view.status.plan)));
     }
-    text.push_str("Spec:\n");
-    let spec = super::output::render(super::output::Format::Yaml, &view.spec);
-    text.push_str(&indent(&clean_lines(&spec.unwrap_or_default())));
+    let mut spec = view.spec.clone();
+    if let Some(spec) = spec.as_object_mut() {
+        spec.retain(|key, value| {
+            !["user", "case", "class"].contains(&key.as_str()) && !value.is_null()
+        });
+    }
+    if spec.as_object().is_none_or(|spec| !spec.is_empty()) {
+        text.push_str("Spec:\n");
+        let spec = super::output::render(super::output::Format::Yaml, &spec);
+        text.push_str(&indent(&clean_lines(&spec.unwrap_or_default())));
+    }
     if events.is_empty() {
         text.push_str("Events:          none\n");
     } else {
         text.push_str("Events:\n");
-        text.push_str(&indent(&events::draw(events, now, true)));
+        text.push_str(&indent(&events::draw(look.indented(2), events, now, true)));
     }
     text
+}
+
+/// Ready is always told in full.
+fn is_fine(condition: &Condition) -> bool {
+    condition.kind != ConditionType::Ready && !super::explain::is_off(condition)
 }
 
 fn put(text: &mut String, label: &str, value: impl AsRef<str>) {
@@ -91,14 +117,20 @@ fn head(text: &mut String, view: &SessionView, now: Timestamp) {
     put(text, "Case", said(view, "case"));
     let class = said(view, "class");
     put(text, "Class", if class == "-" { "default" } else { &class });
-    put(text, "Labels", pairs(&view.metadata.labels));
-    put(text, "Annotations", pairs(&view.metadata.annotations));
+    for (label, map) in
+        [("Labels", &view.metadata.labels), ("Annotations", &view.metadata.annotations)]
+    {
+        if !map.is_empty() {
+            put(text, label, pairs(map));
+        }
+    }
     put(text, "Source", &status.source);
     if let Some(revision) = &status.source_revision {
         put(text, "Revision", revision);
     }
-    put(text, "Uid", &view.metadata.uid);
-    put(text, "Generation", view.metadata.generation.to_string());
+    if !view.metadata.uid.is_empty() {
+        put(text, "Uid", format!("{}, generation {}", view.metadata.uid, view.metadata.generation));
+    }
     put(text, "Created", view.metadata.creation_timestamp.map_or(String::new(), ago));
     if let Some(at) = view.metadata.deletion_timestamp {
         put(text, "Ending since", ago(at));
@@ -107,8 +139,11 @@ fn head(text: &mut String, view: &SessionView, now: Timestamp) {
     if let Some(place) = status.queue_position {
         put(text, "Queue", format!("place {place}"));
     }
-    put(text, "Port", status.port.map_or(String::new(), |port| port.to_string()));
-    put(text, "Address", status.address.as_deref().unwrap_or(""));
+    match (&status.address, status.port) {
+        (Some(address), _) => put(text, "Address", address),
+        (None, Some(port)) => put(text, "Port", port.to_string()),
+        (None, None) => (),
+    }
     put(text, "Workspace", &status.workspace);
     if let Some(told) = overrides(view) {
         put(text, "Override", told);
@@ -132,15 +167,21 @@ fn container(text: &mut String, view: &SessionView, now: Timestamp) {
     let Some(container) = &view.status.container else {
         return put(text, "Container", "none");
     };
-    put(text, "Container", format!("{} ({})", container.name, container.id));
-    put(text, "  State", &container.state);
-    put(text, "  Attempt", container.attempt.to_string());
-    put(text, "  Image", &container.image_id);
+    let id = if container.id.is_empty() { String::new() } else { format!(" ({})", container.id) };
+    put(text, "Container", format!("{}{id}", container.name));
+    let restarts = many(container.restarts, "restart");
+    put(text, "  State", format!("{}, attempt {}, {restarts}", container.state, container.attempt));
+    match (container.image.as_str(), container.image_id.as_str()) {
+        ("", "") => (),
+        ("", id) => put(text, "  Image", format!("{id}, not that of the spec in force")),
+        (name, id) => put(text, "  Image", format!("{name} ({})", short(id))),
+    }
     let started = container
         .started_at
         .map_or(String::new(), |at| format!("{} ({} ago)", moment(at), age(Some(at), now)));
-    put(text, "  Started", started);
-    put(text, "  Restarts", container.restarts.to_string());
+    if !started.is_empty() {
+        put(text, "  Started", started);
+    }
     if let Some(end) = &container.last_termination {
         let code = end.exit_code.map_or(String::new(), |code| format!(", exit code {code}"));
         let at = end.finished_at.map_or(String::new(), |at| format!(", {}", moment(at)));
@@ -151,12 +192,12 @@ fn container(text: &mut String, view: &SessionView, now: Timestamp) {
 fn usage(text: &mut String, top: Option<&TopView>) {
     let Some(top) = top else { return };
     if let Some(usage) = &top.usage {
-        put(text, "Cpu", format!("{:.2} %", usage.cpu_percent));
         let limit = match usage.memory_limit_bytes {
             0 => String::new(),
             limit => format!(" of {}", size(limit)),
         };
-        put(text, "Memory", format!("{}{limit}", size(usage.memory_bytes)));
+        let memory = format!("{}{limit}", size(usage.memory_bytes));
+        put(text, "Uses", format!("{:.2} % of a core, {memory} of memory", usage.cpu_percent));
         let (rx, tx) = (size(usage.network_rx_bytes), size(usage.network_tx_bytes));
         put(text, "Network", format!("{rx} received, {tx} sent"));
     }
@@ -169,14 +210,20 @@ fn usage(text: &mut String, top: Option<&TopView>) {
 
 fn files(text: &mut String, view: &SessionView, now: Timestamp) {
     let files = &view.status.files;
-    let unsynced = match files.unsynced {
-        0 => "0".to_owned(),
-        count => format!("{count} ({})", size(files.unsynced_bytes)),
-    };
     put(text, "Files", format!("{} ({} here, {} lazy)", files.total, files.local, files.lazy));
-    put(text, "  Unsynced", unsynced);
-    put(text, "  Skipped", files.skipped.to_string());
-    put(text, "  Conflicts", files.conflicts.to_string());
+    let mut odd = Vec::new();
+    if files.unsynced > 0 {
+        odd.push(format!("{} not stored ({})", files.unsynced, size(files.unsynced_bytes)));
+    }
+    if files.skipped > 0 {
+        odd.push(format!("{} skipped", files.skipped));
+    }
+    if files.conflicts > 0 {
+        odd.push(format!("{} in conflict", files.conflicts));
+    }
+    if !odd.is_empty() {
+        put(text, "  Of them", odd.join(", "));
+    }
     let last = files
         .last_sync
         .map_or("never".to_owned(), |at| format!("{} ({} ago)", moment(at), age(Some(at), now)));
@@ -197,12 +244,13 @@ fn retry(text: &mut String, view: &SessionView, now: Timestamp) {
     put(text, "  Last error", &retry.last_error);
 }
 
-/// The conditions as a table.
-pub(super) fn conditions(view: &SessionView, now: Timestamp) -> String {
+/// The conditions that are worth a line, as a table.
+pub(super) fn conditions(look: Look, view: &SessionView, now: Timestamp) -> String {
     let rows: Vec<Vec<Cell>> = view
         .status
         .conditions
         .iter()
+        .filter(|condition| !is_fine(condition))
         .map(|condition| {
             vec![
                 cell(format!("{:?}", condition.kind)),
@@ -213,5 +261,10 @@ pub(super) fn conditions(view: &SessionView, now: Timestamp) -> String {
             ]
         })
         .collect();
-    columns(false, &["TYPE", "STATUS", "REASON", "SINCE", "MESSAGE"], &rows)
+    columns(look, &["TYPE", "STATUS", "REASON", "SINCE", "MESSAGE"], &rows)
+}
+
+/// `sha256:` and twelve digits.
+fn short(id: &str) -> &str {
+    id.get(..19).unwrap_or(id)
 }

@@ -12,7 +12,7 @@ use crate::world::Engine as _;
 use super::client::Client;
 use super::exit::{Code, Failure};
 use super::output::Format;
-use super::table::{cell, columns};
+use super::table::{Look, cell, columns};
 use super::{Context, local};
 
 #[derive(Debug, clap::Args)]
@@ -41,7 +41,7 @@ pub(super) async fn run(context: &Context, asked: &Doctor) -> Result<Code, Failu
     findings.extend(asked_of_it);
     match asked.output {
         Format::Json | Format::Yaml => context.out.value(asked.output, &findings)?,
-        _ => context.out.data(&draw(context.out.color, &findings))?,
+        _ => context.out.data(&draw(context.out.look, &findings))?,
     }
     let failed = findings.iter().any(|finding| finding.level == "fail");
     Ok(if failed { Code::Failed } else { Code::Done })
@@ -71,7 +71,7 @@ async fn engine(config: &crate::config::Config) -> Finding {
 }
 
 /// Findings as a table, what to do below each.
-pub(super) fn draw(color: bool, findings: &[Finding]) -> String {
+pub(super) fn draw(look: Look, findings: &[Finding]) -> String {
     let level = |finding: &Finding| match finding.level.as_str() {
         "ok" => Cell::new("ok").fg(Color::Green),
         "warn" => Cell::new("warn").fg(Color::Yellow),
@@ -81,5 +81,5 @@ pub(super) fn draw(color: bool, findings: &[Finding]) -> String {
         .iter()
         .map(|one| vec![level(one), cell(&one.check), cell(&one.message), cell(&one.hint)])
         .collect();
-    columns(color, &["LEVEL", "CHECK", "FOUND", "WHAT TO DO"], &rows)
+    columns(look, &["LEVEL", "CHECK", "FOUND", "WHAT TO DO"], &rows)
 }

@@ -1,15 +1,18 @@
 //! `docket events [NAME] [-w]`: what the operator did and met.
 
+use std::sync::Arc;
+
 use comfy_table::Cell;
 
 use crate::api::EventList;
 use crate::model::{Event, Timestamp};
+use crate::status::SessionView;
 
 use super::Context;
 use super::client::session;
 use super::exit::{Code, Failure};
 use super::output::{Format, line};
-use super::table::{age, cell, columns, moment, now};
+use super::table::{Look, age, cell, columns, moment, now};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Events {
@@ -32,15 +35,21 @@ pub(super) async fn run(context: &Context, asked: &Events) -> Result<Code, Failu
     if asked.watch {
         return watch(context, asked, &query).await;
     }
-    let list: EventList = context.client()?.get(&format!("events?{query}")).await?;
+    let client = context.client()?;
+    let list: EventList = client.get(&format!("events?{query}")).await?;
+    if let (Some(name), true) = (&asked.name, list.items.is_empty()) {
+        // Neither a session nor what is left of one: that is said as for any other command.
+        let _it_is_there: Arc<SessionView> = client.get(&format!("sessions/{name}")).await?;
+    }
     match asked.output {
         Format::Json | Format::Yaml => context.out.value(asked.output, &list)?,
         _ if list.items.is_empty() => context.out.talk("There are no events."),
-        _ => context.out.data(&draw(&list.items, now(), asked.name.is_some()))?,
+        _ => context.out.data(&draw(context.out.look, &list.items, now(), asked.name.is_some()))?,
     }
     Ok(Code::Done)
 }
 
+/// Goes on, also of a name that is not there yet: it may come.
 async fn watch(context: &Context, asked: &Events, query: &str) -> Result<Code, Failure> {
     let mut stream = context.client()?.stream(&format!("events?follow=true&{query}")).await?;
     while let Some(text) = stream.line().await? {
@@ -77,7 +86,7 @@ fn one_line(event: &Event) -> String {
 }
 
 /// Events as a table; without the session if all are of one.
-pub(super) fn draw(events: &[Event], now: Timestamp, of_one: bool) -> String {
+pub(super) fn draw(look: Look, events: &[Event], now: Timestamp, of_one: bool) -> String {
     let rows: Vec<Vec<Cell>> = events
         .iter()
         .map(|event| {
@@ -94,5 +103,5 @@ pub(super) fn draw(events: &[Event], now: Timestamp, of_one: bool) -> String {
     } else {
         &["AGE", "TYPE", "SESSION", "REASON", "MESSAGE"]
     };
-    columns(false, head, &rows)
+    columns(look, head, &rows)
 }

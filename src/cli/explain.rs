@@ -81,14 +81,17 @@ fn off(view: &SessionView) -> Vec<&Condition> {
         .conditions
         .iter()
         .filter(|c| c.kind != ConditionType::Ready)
-        .filter(|c| {
-            if BAD_IF_TRUE.contains(&c.kind) {
-                c.status == Truth::True
-            } else {
-                c.status != Truth::True
-            }
-        })
+        .filter(|condition| is_off(condition))
         .collect()
+}
+
+/// Whether a condition is not as it should be.
+pub(super) fn is_off(condition: &Condition) -> bool {
+    if BAD_IF_TRUE.contains(&condition.kind) {
+        condition.status == Truth::True
+    } else {
+        condition.status != Truth::True
+    }
 }
 
 fn blocks(text: &mut String, view: &SessionView) {

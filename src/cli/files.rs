@@ -1,7 +1,5 @@
 //! `docket files`, `docket hydrate`, `docket sync`.
 
-use std::io::IsTerminal as _;
-
 use comfy_table::Cell;
 
 use crate::api::{Done, Paths};
@@ -11,7 +9,7 @@ use super::Context;
 use super::client::session;
 use super::exit::{Code, Failure};
 use super::output::Format;
-use super::table::{cell, columns, moment, size};
+use super::table::{Look, cell, columns, moment, size};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Files {
@@ -49,13 +47,13 @@ pub(super) async fn run(context: &Context, asked: &Files) -> Result<Code, Failur
             context.out.data(&names)?;
         }
         _ if files.is_empty() => context.out.talk("There are no files."),
-        _ => context.out.data(&draw(&files))?,
+        _ => context.out.data(&draw(context.out.look, &files))?,
     }
     Ok(Code::Done)
 }
 
 /// Files as a table.
-pub(super) fn draw(files: &[FileState]) -> String {
+pub(super) fn draw(look: Look, files: &[FileState]) -> String {
     let rows: Vec<Vec<Cell>> = files
         .iter()
         .map(|file| {
@@ -68,7 +66,7 @@ pub(super) fn draw(files: &[FileState]) -> String {
             ]
         })
         .collect();
-    columns(false, &["STATE", "SIZE", "MODIFIED", "PATH", "REASON"], &rows)
+    columns(look, &["STATE", "SIZE", "MODIFIED", "PATH", "REASON"], &rows)
 }
 
 pub(super) async fn hydrate(context: &Context, asked: &Hydrate) -> Result<Code, Failure> {
@@ -76,11 +74,7 @@ pub(super) async fn hydrate(context: &Context, asked: &Hydrate) -> Result<Code, 
     let body = Paths { paths: asked.paths.clone() };
     let client = context.client()?;
     let work = client.post_and_wait(&path, &body);
-    let done: Done = if std::io::stderr().is_terminal() {
-        super::bar::over(work, &client, &asked.name).await?
-    } else {
-        work.await?
-    };
+    let done: Done = super::bar::over(work, &client, &asked.name).await?;
     context.out.data(&format!(
         "session/{}: {}\n",
         asked.name,
@@ -91,7 +85,9 @@ pub(super) async fn hydrate(context: &Context, asked: &Hydrate) -> Result<Code, 
 
 pub(super) async fn sync(context: &Context, asked: &Sync) -> Result<Code, Failure> {
     let path = format!("sessions/{}/sync", session(&asked.name)?);
-    let done: Done = context.client()?.post_and_wait(&path, &()).await?;
+    let client = context.client()?;
+    let work = client.post_and_wait(&path, &());
+    let done: Done = super::bar::over(work, &client, &asked.name).await?;
     context.out.data(&format!(
         "session/{}: {}\n",
         asked.name,

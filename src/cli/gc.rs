@@ -10,7 +10,7 @@ use crate::operator::handle::{GcView, TrashView};
 use super::Context;
 use super::exit::{Code, Failure};
 use super::output::Format;
-use super::table::{age, cell, columns, moment, now, size};
+use super::table::{Look, age, cell, columns, moment, now, size};
 
 /// Remove from the store what no state needs any more
 ///
@@ -53,7 +53,7 @@ pub(super) async fn run(context: &Context, asked: &Gc) -> Result<Code, Failure> 
             context.out.data(&super::output::clean_lines(&keys))?;
         }
         _ if found.objects.is_empty() => (),
-        _ => context.out.data(&draw(&found))?,
+        _ => context.out.data(&draw(context.out.look, &found))?,
     }
     for left in &found.left {
         context.out.talk(&format!("{} is left alone: {}", left.case, left.why));
@@ -64,13 +64,13 @@ pub(super) async fn run(context: &Context, asked: &Gc) -> Result<Code, Failure> 
     Ok(Code::Done)
 }
 
-fn draw(found: &GcView) -> String {
+fn draw(look: Look, found: &GcView) -> String {
     let rows: Vec<Vec<Cell>> = found
         .objects
         .iter()
         .map(|one| vec![cell(&one.key), cell(size(one.size)), cell(age(one.written, now()))])
         .collect();
-    columns(false, &["KEY", "SIZE", "AGE"], &rows)
+    columns(look, &["KEY", "SIZE", "AGE"], &rows)
 }
 
 pub(super) async fn trash(context: &Context, asked: &Trash) -> Result<Code, Failure> {
@@ -82,13 +82,13 @@ pub(super) async fn trash(context: &Context, asked: &Trash) -> Result<Code, Fail
             context.out.data(&super::output::clean_lines(&names))?;
         }
         _ if all.is_empty() => context.out.talk("The trash is empty."),
-        _ => context.out.data(&draw_trash(&all))?,
+        _ => context.out.data(&draw_trash(context.out.look, &all))?,
     }
     Ok(Code::Done)
 }
 
 /// The trash as a table.
-pub(super) fn draw_trash(all: &[TrashView]) -> String {
+pub(super) fn draw_trash(look: Look, all: &[TrashView]) -> String {
     let rows: Vec<Vec<Cell>> = all
         .iter()
         .map(|one| {
@@ -101,5 +101,5 @@ pub(super) fn draw_trash(all: &[TrashView]) -> String {
             ]
         })
         .collect();
-    columns(false, &["NAME", "SESSION", "SINCE", "REMOVED"], &rows)
+    columns(look, &["NAME", "SESSION", "SINCE", "REMOVED"], &rows)
 }

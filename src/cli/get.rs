@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use clap::ValueEnum;
 use comfy_table::Cell;
 
 use crate::api::{SessionList, Watched, parse_selector};
@@ -13,7 +14,7 @@ use super::Context;
 use super::client::{part, session};
 use super::exit::{Code, Failure};
 use super::output::{Format, line};
-use super::table::{age, cell, columns, now, phase, said};
+use super::table::{Look, age, cell, columns, now, phase, said};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Get {
@@ -29,6 +30,47 @@ pub(super) struct Get {
     /// Those whose labels fit: a=b, a!=b, a in (x,y), a, !a; user and case are labels too
     #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with = "name")]
     selector: Option<String>,
+    /// The order of sessions
+    #[arg(long, value_enum, value_name = "COLUMN", conflicts_with_all = ["name", "watch"])]
+    sort_by: Option<Order>,
+}
+
+/// `--sort-by`; of what is equal, by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Order {
+    /// By name, as without it
+    Name,
+    /// By user, then case
+    User,
+    /// By phase
+    Phase,
+    /// By port
+    Port,
+    /// Most restarts first
+    Restarts,
+    /// Most unsynced files first
+    Unsynced,
+    /// Newest first
+    Age,
+}
+
+/// Puts sessions in order.
+pub(super) fn sort(views: &mut [Arc<SessionView>], order: Order) {
+    use std::cmp::Reverse;
+    // A stable sort: what comes in is in the order of names.
+    match order {
+        Order::Name => views.sort_by_cached_key(|view| view.metadata.name.clone()),
+        Order::User => views.sort_by_cached_key(|view| (said(view, "user"), said(view, "case"))),
+        Order::Phase => views.sort_by_cached_key(|view| view.status.phase.to_string()),
+        Order::Port => views.sort_by_key(|view| view.status.port.unwrap_or(u16::MAX)),
+        Order::Restarts => views.sort_by_key(|view| Reverse(restarts(view))),
+        Order::Unsynced => views.sort_by_key(|view| Reverse(view.status.files.unsynced)),
+        Order::Age => views.sort_by_key(|view| Reverse(view.metadata.creation_timestamp)),
+    }
+}
+
+fn restarts(view: &SessionView) -> u32 {
+    view.status.container.as_ref().map_or(0, |container| container.restarts)
 }
 
 pub(super) async fn run(context: &Context, asked: &Get) -> Result<Code, Failure> {
@@ -52,7 +94,7 @@ async fn one(context: &Context, asked: &Get, name: &str) -> Result<Code, Failure
         context.client()?.get(&format!("sessions/{}", session(name)?)).await?;
     match asked.output {
         Format::Json | Format::Yaml => context.out.value(asked.output, &view)?,
-        format => context.out.data(&draw(context.out.color, format, &[view], now()))?,
+        format => context.out.data(&draw(context.out.look, format, &[view], now()))?,
     }
     Ok(Code::Done)
 }
@@ -62,13 +104,16 @@ async fn all(context: &Context, asked: &Get) -> Result<Code, Failure> {
         Some(selector) => format!("sessions?selector={}", part(selector)),
         None => "sessions".to_owned(),
     };
-    let list: SessionList = context.client()?.get(&path).await?;
+    let mut list: SessionList = context.client()?.get(&path).await?;
+    if let Some(order) = asked.sort_by {
+        sort(&mut list.items, order);
+    }
     match asked.output {
         Format::Json | Format::Yaml => context.out.value(asked.output, &list)?,
         Format::Table | Format::Wide if list.items.is_empty() => {
             context.out.talk("There are no sessions.");
         }
-        format => context.out.data(&draw(context.out.color, format, &list.items, now()))?,
+        format => context.out.data(&draw(context.out.look, format, &list.items, now()))?,
     }
     Ok(Code::Done)
 }
@@ -86,19 +131,23 @@ async fn watch(context: &Context, asked: &Get) -> Result<Code, Failure> {
     }
     let mut changes = client.stream(&path.join("&")).await?;
     let mut known: BTreeMap<String, Arc<SessionView>> = BTreeMap::new();
+    let mut printed: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut begun = false;
     while let Some(change) = changes.value::<Watched>().await? {
         match change {
             Watched::Bookmark => {
                 // The first rows come together, so that their columns agree.
                 show(context, asked.output, &known, None)?;
+                printed = known.iter().map(|(n, v)| (n.clone(), seen(asked.output, v))).collect();
                 begun = true;
             }
             Watched::Added(view) | Watched::Modified(view) => {
                 let name = view.metadata.name.clone();
+                let news = seen(asked.output, &view);
                 known.insert(name.clone(), view);
-                if begun {
+                if begun && (news.is_empty() || printed.get(&name) != Some(&news)) {
                     show(context, asked.output, &known, Some(&name))?;
+                    printed.insert(name, news);
                 }
             }
             Watched::Deleted(view) => {
@@ -106,10 +155,27 @@ async fn watch(context: &Context, asked: &Get) -> Result<Code, Failure> {
                     show(context, asked.output, &known, Some(&view.metadata.name))?;
                 }
                 known.remove(&view.metadata.name);
+                printed.remove(&view.metadata.name);
             }
         }
     }
     Err(Failure::new(Code::Unreachable, "the operator ended").hint("look at its log"))
+}
+
+/// What a person sees change in a row: its age is no news. Nothing for machines: they get every
+/// change.
+pub(super) fn seen(format: Format, view: &SessionView) -> Vec<String> {
+    let mut cells = match format {
+        Format::Json | Format::Yaml => return Vec::new(),
+        Format::Name => return vec![view.metadata.name.clone()],
+        Format::Table | Format::Wide => {
+            row(view, view.metadata.creation_timestamp.unwrap_or_default())
+        }
+    };
+    if format == Format::Wide {
+        cells.extend(more(view));
+    }
+    cells.iter().map(Cell::content).collect()
 }
 
 /// Prints all that is known, or the one that changed in the columns of all.
@@ -134,7 +200,7 @@ fn show(
         }
         format => {
             let views: Vec<_> = known.values().cloned().collect();
-            let text = draw(context.out.color, format, &views, now());
+            let text = draw(context.out.look, format, &views, now());
             let heads = usize::from(format != Format::Name);
             let row = changed.and_then(|name| known.keys().position(|known| known == name));
             match row.and_then(|row| text.lines().nth(heads + row)) {
@@ -152,7 +218,7 @@ const WIDE: [&str; 6] = ["CLASS", "ADDRESS", "CONTAINER", "GENERATION", "SOURCE"
 
 /// Sessions as a table.
 pub(super) fn draw(
-    color: bool,
+    look: Look,
     format: Format,
     views: &[Arc<SessionView>],
     now: Timestamp,
@@ -174,7 +240,7 @@ pub(super) fn draw(
             cells
         })
         .collect();
-    columns(color, &names, &rows)
+    columns(look, &names, &rows)
 }
 
 fn row(view: &SessionView, now: Timestamp) -> Vec<Cell> {
@@ -186,7 +252,7 @@ fn row(view: &SessionView, now: Timestamp) -> Vec<Cell> {
         phase(status.phase),
         cell(ready(view)),
         cell(status.port.map_or("-".to_owned(), |port| port.to_string())),
-        cell(status.container.as_ref().map_or(0, |c| c.restarts).to_string()),
+        cell(restarts(view).to_string()),
         cell(status.files.unsynced.to_string()),
         cell(age(view.metadata.creation_timestamp, now)),
     ]

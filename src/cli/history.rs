@@ -9,7 +9,7 @@ use super::Context;
 use super::client::session;
 use super::exit::{Code, Failure};
 use super::output::{Format, clean};
-use super::table::{cell, columns, moment, size};
+use super::table::{Look, cell, columns, moment, size};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct History {
@@ -55,7 +55,7 @@ pub(super) async fn run(context: &Context, asked: &History) -> Result<Code, Fail
             context.out.data(&super::output::clean_lines(&ids))?;
         }
         _ if states.is_empty() => context.out.talk("Nothing was committed yet."),
-        _ => context.out.data(&draw(states))?,
+        _ => context.out.data(&draw(context.out.look, states))?,
     }
     if history.older > 0 {
         context.out.talk(&format!("{} older states: --limit 0 shows all.", history.older));
@@ -64,7 +64,7 @@ pub(super) async fn run(context: &Context, asked: &History) -> Result<Code, Fail
 }
 
 /// States as a table.
-pub(super) fn draw(states: &[StateView]) -> String {
+pub(super) fn draw(look: Look, states: &[StateView]) -> String {
     let rows: Vec<Vec<Cell>> = states
         .iter()
         .map(|state| {
@@ -86,13 +86,15 @@ pub(super) fn draw(states: &[StateView]) -> String {
             ]
         })
         .collect();
-    columns(false, &["ID", "TIME", "FILES", "SIZE", "CHANGES"], &rows)
+    columns(look, &["ID", "TIME", "FILES", "SIZE", "CHANGES"], &rows)
 }
 
 pub(super) async fn restore(context: &Context, asked: &Restore) -> Result<Code, Failure> {
     let path = format!("sessions/{}/restore", session(&asked.name)?);
     let body = Restoration { at: asked.at.clone(), path: asked.path.clone() };
-    let done: Done = context.client()?.post_and_wait(&path, &body).await?;
+    let client = context.client()?;
+    let work = client.post_and_wait(&path, &body);
+    let done: Done = super::bar::over(work, &client, &asked.name).await?;
     context.out.data(&format!("session/{}: {}\n", asked.name, clean(&done.message)))?;
     Ok(Code::Done)
 }

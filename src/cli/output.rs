@@ -7,6 +7,8 @@ use serde::Serialize;
 
 use crate::model::is_sly;
 
+use super::table::Look;
+
 /// `-o`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
 pub(super) enum Format {
@@ -26,15 +28,18 @@ pub(super) enum Format {
 /// The two outputs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Out {
-    /// Whether stdout may have colours.
-    pub color: bool,
+    /// How a table on stdout may look.
+    pub look: Look,
 }
 
 impl Out {
     pub(super) fn new(no_color: bool) -> Out {
         let wanted = !no_color && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let able = std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-        Out { color: wanted && able && io::stdout().is_terminal() }
+        let terminal = io::stdout().is_terminal();
+        let width = comfy_table::Table::new().width().filter(|width| terminal && *width > 0);
+        let color = wanted && able && terminal;
+        Out { look: Look { color, width: width.map(usize::from) } }
     }
 
     /// Data.

@@ -9,7 +9,7 @@ use crate::operator::handle::SourceView;
 use super::Context;
 use super::exit::{Code, Failure};
 use super::output::{Format, clean, clean_lines};
-use super::table::{age, cell, columns, now, span};
+use super::table::{Look, age, cell, columns, now, span};
 
 /// Digits of a commit's id that are shown where it is one of many things.
 pub(super) const SHORT: usize = 12;
@@ -25,15 +25,17 @@ pub(super) async fn run(context: &Context, watch: bool, format: Format) -> Resul
             let names: String = sources.iter().map(|s| clean(&s.source) + "\n").collect();
             context.out.data(&names)?;
         }
-        Format::Table | Format::Wide => context.out.data(&draw(&sources, now()))?,
+        Format::Table | Format::Wide => {
+            context.out.data(&draw(context.out.look, &sources, now()))?;
+        }
     }
     Ok(Code::Done)
 }
 
 /// Sources as a table; below it how a repository is followed, and all errors.
-pub(super) fn draw(sources: &[SourceView], now: Timestamp) -> String {
+pub(super) fn draw(look: Look, sources: &[SourceView], now: Timestamp) -> String {
     let rows: Vec<Vec<Cell>> = sources.iter().map(row).collect();
-    let mut text = columns(false, &["SOURCE", "STATE", "REVISION", "OBJECTS", "ERRORS"], &rows);
+    let mut text = columns(look, &["SOURCE", "STATE", "REVISION", "OBJECTS", "ERRORS"], &rows);
     for origin in sources.iter().filter_map(|source| source.git.as_ref()) {
         text.push('\n');
         text.push_str(&followed(origin, now));

@@ -1,27 +1,123 @@
 //! Columns as kubectl draws them, and words for sizes and times.
 
-use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
+use comfy_table::{Cell, Color, ColumnConstraint, ContentArrangement, Table, Width, presets};
 
 use crate::model::{Phase, Timestamp};
 use crate::status::SessionView;
 
 use super::output::clean;
 
-/// Rows under headings, without lines; ends with a newline.
-pub(super) fn columns(color: bool, head: &[&str], rows: &[Vec<Cell>]) -> String {
+/// How a table may look where it is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Look {
+    /// Whether it may have colours.
+    pub color: bool,
+    /// Columns of the terminal; `None`: as many as it takes.
+    pub width: Option<usize>,
+}
+
+impl Look {
+    /// What is left beside an indentation.
+    pub(super) fn indented(self, by: usize) -> Look {
+        Look { width: self.width.map(|width| width.saturating_sub(by)), ..self }
+    }
+}
+
+/// Between two columns, and where they do not fit.
+const GAP: usize = 3;
+const NARROW_GAP: usize = 2;
+/// What a column keeps at least, where a table does not fit.
+const LEAST: usize = 12;
+/// The same for one of words, which goes on in the next line.
+const LEAST_WORDS: usize = 24;
+
+/// Rows under headings, without lines; ends with a newline. Where they do not fit, words go on in
+/// the next line and other texts are cut, but never those of the first column: they are names to
+/// be used.
+pub(super) fn columns(look: Look, head: &[&str], rows: &[Vec<Cell>]) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    if color {
+    if look.color {
         table.enforce_styling();
     } else {
         table.force_no_tty();
     }
     table.set_header(head.iter().copied());
-    table.add_rows(rows.iter().cloned());
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 3));
+    let wide = Widths::of(head, rows);
+    let fitted = look.width.and_then(|width| wide.fitted(width));
+    let shown = rows.iter().map(|row| match &fitted {
+        None => row.clone(),
+        Some(to) => row
+            .iter()
+            .zip(to)
+            .zip(&wide.words)
+            .map(|((c, to), words)| cut(c, *to, *words))
+            .collect(),
+    });
+    table.add_rows(shown);
+    let gap = if fitted.is_some() { NARROW_GAP } else { GAP };
+    for (at, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, gap as u16));
+        if let (Some(to), Some(true)) = (&fitted, wide.words.get(at)) {
+            let to = to.get(at).copied().unwrap_or(LEAST) + gap;
+            column.set_constraint(ColumnConstraint::Absolute(Width::Fixed(to as u16)));
+        }
+    }
+    if fitted.is_some() {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(u16::MAX);
     }
     table.to_string().lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
+/// How wide columns are, in characters.
+#[derive(Debug)]
+struct Widths {
+    natural: Vec<usize>,
+    least: Vec<usize>,
+    /// Whether a column holds sentences.
+    words: Vec<bool>,
+}
+
+impl Widths {
+    fn of(head: &[&str], rows: &[Vec<Cell>]) -> Widths {
+        let mut all = Widths { natural: Vec::new(), least: Vec::new(), words: Vec::new() };
+        for (at, title) in head.iter().enumerate() {
+            let texts = || rows.iter().filter_map(|row| Some(row.get(at)?.content()));
+            let title = title.chars().count();
+            let natural = texts().map(|text| text.chars().count()).max().unwrap_or(0).max(title);
+            let words = texts().any(|text| text.split(' ').count() > 3);
+            let least = if words { LEAST_WORDS } else { LEAST }.max(title).min(natural);
+            all.natural.push(natural);
+            all.words.push(words);
+            all.least.push(if at == 0 { natural } else { least });
+        }
+        all
+    }
+
+    /// The widths that fit, taken from the widest columns first; `None`: they fit as they are.
+    fn fitted(&self, width: usize) -> Option<Vec<usize>> {
+        let gaps = self.natural.len().saturating_sub(1);
+        let mut to = self.natural.clone();
+        if to.iter().sum::<usize>() + GAP * gaps <= width {
+            return None;
+        }
+        while to.iter().sum::<usize>() + NARROW_GAP * gaps > width {
+            let shrinkable = (0..to.len()).filter(|at| to[*at] > self.least[*at]);
+            let Some(widest) = shrinkable.max_by_key(|at| to[*at]) else { break };
+            to[widest] -= 1;
+        }
+        Some(to)
+    }
+}
+
+/// A cell that is no wider than it may be.
+fn cut(cell: &Cell, to: usize, words: bool) -> Cell {
+    let text = cell.content();
+    if words || text.chars().count() <= to {
+        return cell.clone();
+    }
+    let kept: String = text.chars().take(to.saturating_sub(1)).collect();
+    Cell::new(kept + "\u{2026}")
 }
 
 /// A cell of text.

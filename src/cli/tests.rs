@@ -7,9 +7,10 @@ use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 
 use super::output::Format;
-use super::{Typed, describe, doctor, events, explain, files, get, top};
+use super::table::Look;
+use super::{Typed, bar, describe, doctor, events, explain, files, get, history, top};
 use crate::model::{Event, Timestamp};
-use crate::operator::handle::{Finding, SourceView, TopView};
+use crate::operator::handle::{Finding, SourceView, StateView, TopView};
 use crate::status::SessionView;
 
 fn now() -> Timestamp {
@@ -41,7 +42,8 @@ fn view(changes: Value) -> Arc<SessionView> {
                 "lastTermination": {
                     "reason": "Error", "exitCode": 1, "finishedAt": "2026-11-23T19:59:58Z"
                 },
-                "imageId": "sha256:abc"
+                "image": "legal-workspace:latest",
+                "imageId": "sha256:0123456789abcdef0123456789abcdef"
             },
             "port": 8042, "address": "127.0.0.1:8042",
             "workspace": "/w/alice/active/v-jones",
@@ -104,7 +106,7 @@ fn waiting() -> Arc<SessionView> {
 
 #[expect(clippy::needless_pass_by_value, reason = "as expect_test is used")]
 fn table(format: Format, expected: Expect) {
-    expected.assert_eq(&get::draw(false, format, &[view(json!({})), waiting()], now()));
+    expected.assert_eq(&get::draw(Look::default(), format, &[view(json!({})), waiting()], now()));
 }
 
 #[test]
@@ -134,9 +136,125 @@ fn sessions_come_in_columns() {
     );
 }
 
+/// As on a terminal of so many columns.
+fn narrow(width: usize) -> Look {
+    Look { color: false, width: Some(width) }
+}
+
+#[test]
+fn a_table_fits_its_terminal_and_names_stay_whole() {
+    let long = view(json!({
+        "metadata": {"name": "a-name-that-somebody-will-want-to-copy"},
+        "spec": {"user": "somebody-with-a-long-name@example.com", "case": "the-case-of-the-long-title"},
+    }));
+    let text = get::draw(narrow(120), Format::Table, &[long, waiting()], now());
+    assert!(text.lines().all(|line| line.chars().count() <= 120), "{text}");
+    expect![[r#"
+        NAME                                    USER             CASE            PHASE      READY  PORT  RESTARTS  UNSYNCED  AGE
+        a-name-that-somebody-will-want-to-copy  somebody-with-…  the-case-of-t…  Running    True   8042  1         0         15m
+        bob-one                                 bob              one             Preparing  False  -     0         3         15m
+    "#]].assert_eq(&text);
+    let text = events::draw(narrow(60), &[some_events(), vec![long_event()]].concat(), now(), true);
+    assert!(text.lines().all(|line| line.chars().count() <= 60), "{text}");
+    expect![[r#"
+        AGE  TYPE     REASON             MESSAGE
+        10m  Normal   Started            start container
+                                         2a469a8f67ef
+        60s  Warning  EngineUnreachable  nobody answers\nat all
+        30s  Warning  ImagePullFailed    the registry at
+                                         registry.example.com does
+                                         not answer: it is tried
+                                         again in 12s
+    "#]]
+    .assert_eq(&text);
+}
+
+fn long_event() -> Event {
+    serde_json::from_value(json!({
+        "seq": 3, "at": "2026-11-23T20:09:30Z", "session": "alice-v-jones", "warning": true,
+        "reason": "ImagePullFailed",
+        "message": "the registry at registry.example.com does not answer: it is tried again in 12s"
+    }))
+    .unwrap()
+}
+
+#[test]
+fn only_what_is_seen_to_change_is_printed_again() {
+    let before = view(json!({}));
+    let later = view(json!({"status": {
+        "nextCheck": "2026-11-23T20:11:00Z", "files": {"lastSync": "2026-11-23T20:10:40Z"}
+    }}));
+    let stopped = view(json!({"status": {"phase": "Stopped"}}));
+    let moved = view(json!({"status": {"source": "b.yaml"}}));
+    for format in [Format::Table, Format::Wide] {
+        assert_eq!(get::seen(format, &before), get::seen(format, &later));
+        assert_ne!(get::seen(format, &before), get::seen(format, &stopped));
+    }
+    assert_eq!(get::seen(Format::Table, &before), get::seen(Format::Table, &moved));
+    assert_ne!(get::seen(Format::Wide, &before), get::seen(Format::Wide, &moved));
+    assert!(get::seen(Format::Json, &before).is_empty(), "machines get every change");
+}
+
+#[test]
+fn sessions_come_in_the_order_that_was_asked_for() {
+    let mut views = [view(json!({})), waiting()];
+    let names = |views: &[Arc<SessionView>]| {
+        views.iter().map(|view| view.metadata.name.clone()).collect::<Vec<_>>().join(" ")
+    };
+    for (order, expected) in [
+        (get::Order::Unsynced, "bob-one alice-v-jones"),
+        (get::Order::Restarts, "alice-v-jones bob-one"),
+        (get::Order::Phase, "bob-one alice-v-jones"),
+        (get::Order::Port, "alice-v-jones bob-one"),
+        (get::Order::User, "alice-v-jones bob-one"),
+    ] {
+        get::sort(&mut views, order);
+        assert_eq!(names(&views), expected, "{order:?}");
+    }
+}
+
+#[test]
+fn a_wait_shows_bytes_where_there_are_any_else_where_the_session_is() {
+    let mut most = 0;
+    let mut told = |view: &SessionView| format!("{:?}\n", bar::shown(view, &mut most));
+    let progress = json!({"files": 3, "filesTotal": 9, "bytes": 10, "bytesTotal": 100});
+    let going = |bytes: u64| json!({"status": {"files": {"unsynced": 2, "unsyncedBytes": bytes}}});
+    let all = [
+        told(&view(json!({"status": {"files": {"progress": progress}}}))),
+        told(&view(going(400))),
+        told(&view(going(100))),
+        told(&view(json!({}))),
+    ];
+    expect![[r#"
+        Bytes { done: 10, all: 100, what: "3 of 9 files" }
+        Bytes { done: 0, all: 400, what: "2 files to store" }
+        Bytes { done: 300, all: 400, what: "2 files to store" }
+        Words("alice-v-jones is Running, Converged")
+    "#]]
+    .assert_eq(&all.concat());
+}
+
+#[test]
+fn states_of_a_workspace_come_in_columns() {
+    let states: Vec<StateView> = serde_json::from_value(json!([
+        {"id": "2026-11-23T20-04-10Z-b", "time": "2026-11-23T20:04:10Z", "current": true, "files": 9,
+         "bytes": 4096, "added": 1, "changed": 0, "removed": 0, "changes": "added a.txt", "error": ""},
+        {"id": "2026-11-23T20-00-00Z-a", "time": "2026-11-23T20:00:00Z", "current": false, "files": 0,
+         "bytes": 0, "added": 0, "changed": 0, "removed": 0, "changes": "", "error": "not JSON"},
+    ]))
+    .unwrap();
+    expect![[r#"
+        ID                       TIME                   FILES   SIZE      CHANGES
+        2026-11-23T20-04-10Z-b   2026-11-23T20:04:10Z   9       4.0 KiB   added a.txt (current)
+        2026-11-23T20-00-00Z-a   2026-11-23T20:00:00Z   -       -         unreadable: not JSON
+    "#]]
+    .assert_eq(&history::draw(Look::default(), &states));
+}
+
 #[test]
 fn a_phase_has_its_colour_only_if_it_may() {
-    let row = get::draw(true, Format::Table, &[view(json!({}))], now());
+    let row =
+        get::draw(Look { color: true, width: None }, Format::Table, &[view(json!({}))], now());
     assert!(row.contains("\u{1b}["), "{row:?}");
 }
 
@@ -258,48 +376,38 @@ fn a_description_has_everything() {
         Case:            v-jones
         Class:           legal
         Labels:          team=red
-        Annotations:     -
         Source:          alice.yaml
-        Uid:             0123456789abcdef0123456789abcdef
-        Generation:      2
+        Uid:             0123456789abcdef0123456789abcdef, generation 2
         Created:         2026-11-23T19:55:00Z (15m ago)
         Phase:           Running
-        Port:            8042
         Address:         127.0.0.1:8042
         Workspace:       /w/alice/active/v-jones
         Container:       docket-alice-v-jones-3 (2a469a8f67ef)
-          State:         running
-          Attempt:       3
-          Image:         sha256:abc
+          State:         running, attempt 3, 1 restart
+          Image:         legal-workspace:latest (sha256:0123456789ab)
           Started:       2026-11-23T20:00:00Z (10m ago)
-          Restarts:      1
           Last end:      Error, exit code 1, 2026-11-23T19:59:58Z
-        Cpu:             12.35 %
-        Memory:          300.0 MiB of 4.0 GiB
+        Uses:            12.35 % of a core, 300.0 MiB of 4.0 GiB of memory
         Network:         1.5 KiB received, 2.4 MiB sent
         Disk:            5.0 MiB of 10.0 GiB
         Files:           430 (412 here, 18 lazy)
-          Unsynced:      0
-          Skipped:       0
-          Conflicts:     0
           Last sync:     2026-11-23T20:09:40Z (20s ago)
         Conditions:
-          TYPE          STATUS   REASON      SINCE   MESSAGE
-          Ready         True     Converged   2m
-          Accepted      True     Accepted    2m
-          FilesSynced   True     Synced      2m
-        Plan:
-          alice-v-jones is Running
-        Spec:
-          user: alice
-          case: v-jones
-          class: legal
+          TYPE    STATUS   REASON      SINCE   MESSAGE
+          Ready   True     Converged   2m
+          and as they should be: Accepted, FilesSynced
         Events:
           AGE   TYPE      REASON              MESSAGE
           10m   Normal    Started             start container 2a469a8f67ef
           60s   Warning   EngineUnreachable   nobody answers\nat all
     "#]]
-    .assert_eq(&describe::draw(&view(json!({})), Some(&top), &some_events(), now()));
+    .assert_eq(&describe::draw(
+        Look::default(),
+        &view(json!({})),
+        Some(&top),
+        &some_events(),
+        now(),
+    ));
 }
 
 #[test]
@@ -310,40 +418,30 @@ fn a_description_of_what_is_not_there_yet_is_one_too() {
         Case:            one
         Class:           default
         Labels:          team=red
-        Annotations:     -
         Source:          bob.yaml
-        Uid:             0123456789abcdef0123456789abcdef
-        Generation:      2
+        Uid:             0123456789abcdef0123456789abcdef, generation 2
         Created:         2026-11-23T19:55:00Z (15m ago)
         Phase:           Preparing
-        Port:            -
-        Address:         -
         Workspace:       /w/alice/active/v-jones
         Override:        not suspended by command
         Container:       none
         Files:           430 (412 here, 18 lazy)
-          Unsynced:      3 (41.0 KiB)
-          Skipped:       0
-          Conflicts:     0
+          Of them:       3 not stored (41.0 KiB)
           Last sync:     2026-11-23T20:09:40Z (20s ago)
         Retry:           Image, 2 failures, again in 12s
           Last error:    no such host
         Conditions:
           TYPE          STATUS    REASON            SINCE   MESSAGE
           Ready         False     ImagePullFailed   2m      no such host
-          Accepted      True      Accepted          2m
           ImageReady    False     ImagePullFailed   2m      no such \u{1b}[2J host
           Reconciling   True      BackOff           2m
           Healthy       Unknown   Waiting           2m
+          and as they should be: Accepted
         Plan:
           bob-one is Preparing: ImagePullFailed: no such host
-        Spec:
-          user: bob
-          case: one
-          class: null
         Events:          none
     "#]]
-    .assert_eq(&describe::draw(&waiting(), None, &[], now()));
+    .assert_eq(&describe::draw(Look::default(), &waiting(), None, &[], now()));
 }
 
 fn some_events() -> Vec<Event> {
@@ -363,7 +461,7 @@ fn events_come_in_columns() {
         10m   Normal    alice-v-jones   Started             start container 2a469a8f67ef
         60s   Warning   -               EngineUnreachable   nobody answers\nat all
     "#]]
-    .assert_eq(&events::draw(&some_events(), now(), false));
+    .assert_eq(&events::draw(Look::default(), &some_events(), now(), false));
 }
 
 #[test]
@@ -391,7 +489,7 @@ fn use_is_told_in_mib_with_two_decimals() {
         a      150.13   1.00      3.00        33.33   0.00     0.00     1024.00
         b      -        -         -           -       -        -        0.00 / 1024.00
     "#]]
-    .assert_eq(&top::draw(&rows));
+    .assert_eq(&top::draw(Look::default(), &rows));
     expect![[r#"
         {"name":"a","cpu_percent":150.13,"memory_usage_mb":1.0,"memory_limit_mb":3.0,"memory_percent":33.33,"network_rx_mb":0.0,"network_tx_mb":0.0,"disk":1024.0,"disk_quota":0.0}
     "#]].assert_eq(&super::output::line(&rows[0]).unwrap());
@@ -424,7 +522,7 @@ fn sources_show_their_errors_below() {
 
         b.yaml:7:3: unknown field `imag` in spec
     "#]]
-    .assert_eq(&super::sources::draw(&sources, now()));
+    .assert_eq(&super::sources::draw(Look::default(), &sources, now()));
 }
 
 #[test]
@@ -455,7 +553,7 @@ fn a_repository_tells_how_far_it_is_followed() {
 
         specs/b.yaml:7:3: unknown field `imag`
     "#]]
-    .assert_eq(&super::sources::draw(&rows, now()));
+    .assert_eq(&super::sources::draw(Look::default(), &rows, now()));
 }
 
 #[test]
@@ -472,7 +570,7 @@ fn files_are_listed_with_odd_names_escaped() {
         local     2.0 KiB   2026-11-23T20:00:00Z   drafts/a.docx
         skipped   0 B       -                      x%1B[2J         not a regular file
     "#]]
-    .assert_eq(&files::draw(&listed));
+    .assert_eq(&files::draw(Look::default(), &listed));
 }
 
 #[test]
@@ -496,7 +594,7 @@ fn findings_say_what_to_do() {
         ok      kernel   6.1.0
         fail    engine   nobody answers   start it
     "#]]
-    .assert_eq(&doctor::draw(false, &findings));
+    .assert_eq(&doctor::draw(Look::default(), &findings));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::Context;
 use super::client::{part, session};
 use super::exit::{Code, Failure};
 use super::output::Format;
-use super::table::{cell, columns};
+use super::table::{Look, cell, columns};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Top {
@@ -91,13 +91,13 @@ pub(super) async fn run(context: &Context, asked: &Top) -> Result<Code, Failure>
             context.out.data(&names)?;
         }
         (_, _, []) => context.out.talk("There are no sessions."),
-        _ => context.out.data(&draw(&rows))?,
+        _ => context.out.data(&draw(context.out.look, &rows))?,
     }
     Ok(Code::Done)
 }
 
 /// Rows as a table.
-pub(super) fn draw(rows: &[Row]) -> String {
+pub(super) fn draw(look: Look, rows: &[Row]) -> String {
     let number = |value: Option<f64>| cell(value.map_or("-".into(), |value| format!("{value:.2}")));
     let quota = |row: &Row| match row.disk_quota {
         quota if quota > 0.0 => format!("{:.2} / {quota:.2}", row.disk),
@@ -119,5 +119,5 @@ pub(super) fn draw(rows: &[Row]) -> String {
         })
         .collect();
     let head = ["NAME", "CPU%", "MEM MIB", "LIMIT MIB", "MEM%", "RX MIB", "TX MIB", "DISK MIB"];
-    columns(false, &head, &cells)
+    columns(look, &head, &cells)
 }

@@ -50,11 +50,14 @@ pub(super) async fn run(context: &Context, asked: &Wait) -> Result<Code, Failure
         tokio::time::sleep(asked.timeout).await;
         let _however_it_ends = tokio::time::timeout(LOOK, look.wait_for(|once| *once)).await;
     };
-    let waited = tokio::select! {
-        biased;
-        done = until(context, asked, &mut last, &looked) => Ok(done),
-        () = over => Err(()),
+    let work = async {
+        tokio::select! {
+            biased;
+            done = until(context, asked, &mut last, &looked) => Ok(done),
+            () = over => Err(()),
+        }
     };
+    let waited = super::bar::over(work, &context.client()?, &asked.name).await;
     match waited {
         Ok(Ok(())) => {
             context.out.data(&format!("session/{} {}\n", asked.name, word(asked.what)))?;

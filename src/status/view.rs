@@ -104,6 +104,9 @@ pub struct ContainerView {
     pub restarts: u32,
     /// How PID 1 last ended.
     pub last_termination: Option<TerminationView>,
+    /// The image as the spec in force names it; empty: the container is of another spec.
+    #[serde(default)]
+    pub image: String,
     /// The image id it was made from.
     pub image_id: String,
 }

@@ -381,7 +381,7 @@ fn sessions_are_listed_and_shown() {
 #[test]
 fn an_unknown_name_is_4_and_a_bad_one_2() {
     let fake = Fake::start();
-    for command in ["get", "describe", "explain", "stop", "sync", "delete"] {
+    for command in ["get", "describe", "explain", "events", "stop", "sync", "delete"] {
         let (_, talk) = ended(&fake.docket(&[command, "nobody"]), 4);
         assert_eq!(talk, "error: there is no session `nobody`\n", "{command}");
         ended(&fake.docket(&[command, "No Body"]), 2);
