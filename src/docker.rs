@@ -29,6 +29,7 @@ use bollard::query_parameters::{
 use futures_util::StreamExt;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::crash::{self, Effect, Side};
 use crate::model::{
     Container, ContainerDetail, ContainerId, Identity, PullPolicy, Resources, Seccomp, Usage,
 };
@@ -229,13 +230,14 @@ impl Docker {
     async fn start_once(&self, id: &ContainerId) -> Result<(), EngineError> {
         let client = self.client().await?;
         let start = client.start_container(&id.0, None::<StartContainerOptions>);
-        self.call(Op::Start, START, start).await
+        crash::around(Effect::Start, self.call(Op::Start, START, start)).await
     }
 
     async fn remove_once(&self, id: &ContainerId) -> Result<(), EngineError> {
         let client = self.client().await?;
         let options = RemoveContainerOptionsBuilder::default().v(true).force(false).build();
-        self.call(Op::Remove, REMOVE, client.remove_container(&id.0, Some(options))).await
+        let remove = client.remove_container(&id.0, Some(options));
+        crash::around(Effect::Remove, self.call(Op::Remove, REMOVE, remove)).await
     }
 
     /// Says once of each container that it is passed over.
@@ -288,11 +290,11 @@ impl Engine for Docker {
         reference: &str,
         policy: PullPolicy,
     ) -> Result<Image, EngineError> {
-        self.image(reference, policy).await
+        crash::around(Effect::ResolveImage, self.image(reference, policy)).await
     }
 
     async fn ensure_network(&self) -> Result<Option<String>, EngineError> {
-        Ok(match self.isolation().await? {
+        Ok(match crash::around(Effect::EnsureNetwork, self.isolation()).await? {
             Isolation::Enforced => None,
             Isolation::Open(why) => Some(why),
         })
@@ -307,9 +309,12 @@ impl Engine for Docker {
         let options = CreateContainerOptionsBuilder::default().name(&request.name).build();
         let client = self.client().await?;
         let create = client.create_container(Some(options), body.clone());
+        crash::point(Side::Before, Effect::Create);
         let made = self.call(Op::Create, CHANGE, create).await?;
+        crash::point(Side::Amid, Effect::Create);
         let id = ContainerId(made.id);
         self.prove(&id, &body).await?;
+        crash::point(Side::After, Effect::Create);
         Ok(id)
     }
 
@@ -343,7 +348,8 @@ impl Engine for Docker {
             .build();
         let client = self.client().await?;
         let stop = client.stop_container(&id.0, Some(options));
-        match self.call(Op::Stop, grace.saturating_add(STOP_BEYOND_GRACE), stop).await {
+        let stop = self.call(Op::Stop, grace.saturating_add(STOP_BEYOND_GRACE), stop);
+        match crash::around(Effect::Stop, stop).await {
             Err(error) if error.kind == EngineErrorKind::NotFound => Ok(()),
             answer => answer,
         }
@@ -370,12 +376,13 @@ impl Engine for Docker {
     async fn update(&self, id: &ContainerId, resources: Resources) -> Result<(), EngineError> {
         let client = self.client().await?;
         let update = client.update_container(&id.0, request::update_body(resources));
-        self.call(Op::Update, CHANGE, update).await
+        crash::around(Effect::Update, self.call(Op::Update, CHANGE, update)).await
     }
 
     async fn pause(&self, id: &ContainerId) -> Result<(), EngineError> {
         let client = self.client().await?;
-        match self.call(Op::Pause, CHANGE, client.pause_container(&id.0)).await {
+        let pause = self.call(Op::Pause, CHANGE, client.pause_container(&id.0));
+        match crash::around(Effect::Pause, pause).await {
             Err(error) if failure::is_already_so(Op::Pause, &error.message) => Ok(()),
             answer => answer,
         }
@@ -383,7 +390,8 @@ impl Engine for Docker {
 
     async fn unpause(&self, id: &ContainerId) -> Result<(), EngineError> {
         let client = self.client().await?;
-        match self.call(Op::Unpause, CHANGE, client.unpause_container(&id.0)).await {
+        let unpause = self.call(Op::Unpause, CHANGE, client.unpause_container(&id.0));
+        match crash::around(Effect::Unpause, unpause).await {
             Err(error) if failure::is_already_so(Op::Unpause, &error.message) => Ok(()),
             answer => answer,
         }

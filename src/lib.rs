@@ -12,6 +12,7 @@ pub mod apply;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod crash;
 pub mod docker;
 pub mod gate;
 pub mod git;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::crash::{self, Effect};
 use crate::world::{Probe, ProbeOutcome};
 
 /// Most bytes of an answer that are looked at.
@@ -22,7 +23,8 @@ pub struct HttpProbe;
 
 impl Probe for HttpProbe {
     async fn probe(&self, address: SocketAddr, path: &str, timeout: Duration) -> ProbeOutcome {
-        let answer = match tokio::time::timeout(timeout, ask(address, path)).await {
+        let asked = tokio::time::timeout(timeout, ask(address, path));
+        let answer = match crash::around(Effect::Probe, asked).await {
             Ok(answer) => answer,
             Err(_) => Err(Failure::Late(timeout)),
         };

@@ -55,6 +55,7 @@ use rustix::io::Errno;
 use tokio::sync::Semaphore;
 
 use self::beneath::{Fault, open_dir};
+use crate::crash::{self, Effect};
 use crate::model::{
     Base, CaseName, LazyMode, RelPath, Scan, Sha256, Space, Stamp, Tree, TreeChange, Uid, UserName,
     WorkspaceSeen, WorkspaceSpec, escape_bytes,
@@ -345,7 +346,11 @@ impl Workspaces for Local {
     ) -> Result<WorkspaceSeen, WorkspaceError> {
         let place = place.clone();
         let about = About::place("make", &place);
-        self.quick(about, move |inner| inner.ensure(&place, owner)).await
+        crash::around(
+            Effect::MakeWorkspace,
+            self.quick(about, move |inner| inner.ensure(&place, owner)),
+        )
+        .await
     }
 
     async fn ensure_folders(
@@ -356,7 +361,11 @@ impl Workspaces for Local {
     ) -> Result<(), WorkspaceError> {
         let (place, folders) = (place.clone(), folders.to_vec());
         let about = About::place("make folders in", &place);
-        self.quick(about, move |inner| inner.ensure_folders(&place, &folders, owner)).await
+        crash::around(
+            Effect::MakeFolders,
+            self.quick(about, move |inner| inner.ensure_folders(&place, &folders, owner)),
+        )
+        .await
     }
 
     async fn ensure_tree(
@@ -367,7 +376,11 @@ impl Workspaces for Local {
     ) -> Result<(), WorkspaceError> {
         let (place, tree) = (place.clone(), tree.clone());
         let about = About::place("make directories in", &place);
-        self.slow(about, move |inner| inner.ensure_tree(&place, &tree, owner)).await
+        crash::around(
+            Effect::MakeTree,
+            self.slow(about, move |inner| inner.ensure_tree(&place, &tree, owner)),
+        )
+        .await
     }
 
     async fn change_tree(&self, place: &Place, change: &TreeChange) -> Result<(), WorkspaceError> {
@@ -422,7 +435,9 @@ impl Workspaces for Local {
     ) -> Result<(Sha256, Stamp), WorkspaceError> {
         let about = About::file("write", place, path);
         let target = write::Target { place: place.clone(), path: path.clone(), expect };
-        write::write(self, target, file, body).await.map_err(|fault| about.error(fault))
+        crash::around(Effect::WriteFile, write::write(self, target, file, body))
+            .await
+            .map_err(|fault| about.error(fault))
     }
 
     async fn read_small(
@@ -447,7 +462,7 @@ impl Workspaces for Local {
         files: Vec<SmallFile>,
     ) -> Vec<Result<(Sha256, Stamp), WorkspaceError>> {
         let abouts = files.iter().map(|file| About::file("write", place, &file.path)).collect();
-        each(abouts, write::write_small(self, place, files).await)
+        each(abouts, crash::around(Effect::WriteFile, write::write_small(self, place, files)).await)
     }
 
     async fn rename(
@@ -459,7 +474,11 @@ impl Workspaces for Local {
     ) -> Result<Stamp, WorkspaceError> {
         let about = About::file("rename", place, from);
         let (place, from, to) = (place.clone(), from.clone(), to.clone());
-        self.quick(about, move |inner| inner.rename(&place, &from, &to, expected)).await
+        crash::around(
+            Effect::RenameFile,
+            self.quick(about, move |inner| inner.rename(&place, &from, &to, expected)),
+        )
+        .await
     }
 
     async fn set_meta(
@@ -486,13 +505,17 @@ impl Workspaces for Local {
     ) -> Result<(), WorkspaceError> {
         let about = About::file("remove", place, path);
         let (place, path) = (place.clone(), path.clone());
-        self.quick(about, move |inner| inner.remove_file(&place, &path, expected)).await
+        crash::around(
+            Effect::RemoveFile,
+            self.quick(about, move |inner| inner.remove_file(&place, &path, expected)),
+        )
+        .await
     }
 
     async fn trash(&self, place: &Place) -> Result<(), WorkspaceError> {
         let about = About::place("move to the trash", place);
         let place = place.clone();
-        self.quick(about, move |inner| inner.trash(&place)).await
+        crash::around(Effect::Trash, self.quick(about, move |inner| inner.trash(&place))).await
     }
 
     async fn empty_trash(&self, uid: &Uid) -> Result<(), WorkspaceError> {
@@ -500,7 +523,11 @@ impl Workspaces for Local {
         let uid = uid.clone();
         let stop = Arc::new(AtomicBool::new(false));
         let _guard = StopOnDrop(Arc::clone(&stop));
-        self.slow(about, move |inner| inner.empty_trash(&uid, &stop)).await
+        crash::around(
+            Effect::EmptyTrash,
+            self.slow(about, move |inner| inner.empty_trash(&uid, &stop)),
+        )
+        .await
     }
 
     async fn list_trash(&self) -> Result<Vec<Trashed>, WorkspaceError> {
@@ -519,31 +546,37 @@ impl Workspaces for Local {
         let (uid, name) = (uid.clone(), name.to_owned());
         let (source, allowed) = (source.to_owned(), allowed.to_vec());
         let work = move |inner: &Arc<Inner>| inner.stage_secret(&uid, &name, &source, &allowed);
-        self.quick(about, work).await
+        crash::around(Effect::StageSecret, self.quick(about, work)).await
     }
 
     async fn drop_secrets(&self, uid: &Uid) -> Result<(), WorkspaceError> {
         let about = About::own("drop the secrets of", uid);
         let uid = uid.clone();
-        self.quick(about, move |inner| inner.drop_secrets(&uid)).await
+        crash::around(Effect::DropSecrets, self.quick(about, move |inner| inner.drop_secrets(&uid)))
+            .await
     }
 
     async fn put_note(&self, uid: &Uid, bytes: Vec<u8>) -> Result<(), WorkspaceError> {
         let about = About::own("write the record copy of", uid);
         let uid = uid.clone();
-        self.quick(about, move |inner| inner.put_note(&uid, &bytes)).await
+        crash::around(Effect::PutCopy, self.quick(about, move |inner| inner.put_note(&uid, &bytes)))
+            .await
     }
 
     async fn drop_note(&self, uid: &Uid) -> Result<(), WorkspaceError> {
         let about = About::own("remove the record copy of", uid);
         let uid = uid.clone();
-        self.quick(about, move |inner| inner.drop_note(&uid)).await
+        crash::around(Effect::DropCopy, self.quick(about, move |inner| inner.drop_note(&uid))).await
     }
 
     async fn keep_applied(&self, key: &str, text: Option<&str>) -> Result<(), WorkspaceError> {
         let about = About::own("write the copy of", key);
         let (key, text) = (key.to_owned(), text.map(str::to_owned));
-        self.quick(about, move |inner| inner.keep_applied(&key, text.as_deref())).await
+        crash::around(
+            Effect::KeepApplied,
+            self.quick(about, move |inner| inner.keep_applied(&key, text.as_deref())),
+        )
+        .await
     }
 
     async fn applied(&self) -> Result<BTreeMap<String, String>, WorkspaceError> {
@@ -570,7 +603,11 @@ impl Workspaces for Local {
     ) -> Result<Vec<Result<(), WorkspaceError>>, WorkspaceError> {
         let about = About::place("place placeholders in", place);
         let place = place.clone();
-        self.slow(about, move |inner| inner.place_all(&place, files)).await
+        crash::around(
+            Effect::PlaceStubs,
+            self.slow(about, move |inner| inner.place_all(&place, files)),
+        )
+        .await
     }
 
     async fn open(&self, place: &Place, path: &RelPath) -> Result<Option<Stamp>, WorkspaceError> {

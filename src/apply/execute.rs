@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::crash::{self, Effect};
 use crate::model::{
     Action, ContainerId, Identity, ImagePin, Operation, Record, RelPath, SessionName, SyncKind,
     Timestamp, Uid, many,
@@ -346,7 +347,8 @@ where
         }
         self.doors.workspaces.drop_secrets(&record.uid).await?;
         self.doors.workspaces.drop_note(&record.uid).await?;
-        self.doors.book.drop_record(&record.uid, self.now()).await?;
+        let dropped = self.doors.book.drop_record(&record.uid, self.now());
+        crash::around(Effect::DropRecord, dropped).await?;
         self.doors.lanes.rooms.forget(&record.user, &record.case);
         self.event(false, "Ended", "nothing of it is left");
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::crash::{self, Effect};
 use crate::model::{
     Action, Applied, Ending, ImagePin, Operation, Reason, Record, Retired, RolledBack, Source,
     Termination, Uid,
@@ -27,7 +28,8 @@ where
     ) -> Result<(), StepError> {
         let uid = Uid::from_bytes(self.doors.clock.random());
         let record = Record::admit(uid.clone(), applied.clone(), source.clone(), self.now());
-        let record = self.doors.book.admit(record).await?;
+        let admitted = self.doors.book.admit(record);
+        let record = crash::around(Effect::Admit, admitted).await?;
         self.uid = Some(uid);
         copy_record(self.doors, &record, None).await;
         self.event(false, "Admitted", "its spec was taken");
@@ -92,7 +94,8 @@ where
     }
 
     pub(super) async fn lease(&self, port: u16, instead_of: Option<u16>) -> Result<(), StepError> {
-        self.change(|record| record.port = Some(port)).await?;
+        let leased = self.change(|record| record.port = Some(port));
+        crash::around(Effect::LeasePort, leased).await?;
         if let Some(old) = instead_of {
             let message = format!("port {old} is held by somebody else; port {port} is leased");
             self.event(true, "PortConflict", &message);

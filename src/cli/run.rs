@@ -12,6 +12,7 @@ use crate::api::{self, Guard, Reading, ServeError, Token};
 use crate::apply::{Doors, Lanes};
 use crate::clock::WallClock;
 use crate::config::{Config, Flags, HttpRead, LogFormat, Store as Named, Surroundings};
+use crate::crash;
 use crate::docker::{Docker, DockerConfig};
 use crate::git::Follower;
 use crate::ledger::Sled;
@@ -61,6 +62,9 @@ pub(super) fn run(context: &Context, asked: &Run) -> Result<Code, Failure> {
     let around = context.surroundings(&asked.flags);
     let config = Config::load(&around)?;
     log(&config, context.global.no_color)?;
+    if let Some(text) = around.env.get("DOCKET_CRASH") {
+        crash::arm(text).map_err(|error| Failure::input(error.to_string()))?;
+    }
     share_free_memory();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

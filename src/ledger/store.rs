@@ -139,7 +139,10 @@ impl Store {
         }
         let text = serde_json::to_vec(&meta).unwrap_or_default();
         batch.insert(META, text);
-        let kept = guarded(|| self.hand_over(batch)).and_then(|()| self.sync());
+        let kept = guarded(|| self.hand_over(batch)).and_then(|()| {
+            crate::crash::point(crate::crash::Side::Amid, crate::crash::Effect::Commit);
+            self.sync()
+        });
         if let Err(fault) = kept {
             return Err(NotKept { fault, before });
         }

@@ -14,6 +14,7 @@ use super::fault::Fault;
 use super::format::{self, Changes, Fact, Read};
 use super::home::Home;
 use super::store::{Store, Sums};
+use crate::crash::{self, Effect, Side};
 use crate::model::{Base, Uid};
 use crate::world::{Contents, LedgerError, Write};
 
@@ -105,10 +106,12 @@ impl Writer {
         if waiting.is_empty() {
             return;
         }
+        crash::point(Side::Before, Effect::Commit);
         let kept = self.keep(facts).map_err(|fault| fault.during("write"));
         if let Err(error) = &kept {
             tracing::error!(%error, "nothing can be remembered; no session is changed meanwhile");
         }
+        crash::point(Side::After, Effect::Commit);
         for reply in waiting {
             drop(reply.send(kept.clone()));
         }

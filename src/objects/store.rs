@@ -1,5 +1,6 @@
 //! The store that the configuration names: a directory or S3, behind one type.
 
+use crate::crash::{self, Effect};
 use crate::model::{Sha256, Timestamp};
 use crate::world::{Body, ObjectMeta, Objects, StoreError, Swap};
 
@@ -40,7 +41,10 @@ impl Objects for Store {
         size: u64,
         sha256: Sha256,
     ) -> Result<(), StoreError> {
-        either!(self, store => store.put_new(key, body, size, sha256).await)
+        crash::around(Effect::PutObject, async {
+            either!(self, store => store.put_new(key, body, size, sha256).await)
+        })
+        .await
     }
 
     async fn put_if(
@@ -50,7 +54,10 @@ impl Objects for Store {
         expected: Option<&str>,
         at: Timestamp,
     ) -> Result<Swap, StoreError> {
-        either!(self, store => store.put_if(key, bytes, expected, at).await)
+        crash::around(Effect::SwapManifest, async {
+            either!(self, store => store.put_if(key, bytes, expected, at).await)
+        })
+        .await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {

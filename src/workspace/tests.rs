@@ -465,6 +465,18 @@ async fn a_placeholder_is_seen_and_never_read() {
     assert_eq!(kind(again), Kind::Changed);
 }
 
+/// As after an end between the rename and what follows it.
+#[tokio::test]
+async fn a_workspace_that_is_in_the_trash_already_leaves_no_empty_user_behind() {
+    let home = home();
+    let (place, dir) = home.workspace("one").await;
+    let trash = home.dir.path().join("ws/.docket/trash");
+    std::fs::rename(&dir, trash.join(place.uid.as_str())).unwrap();
+    home.local.trash(&place).await.unwrap();
+    assert!(!home.local.root().join("alice").exists());
+    assert!(trash.join(place.uid.as_str()).exists());
+}
+
 #[tokio::test]
 async fn a_workspace_goes_to_the_trash_and_from_there() {
     let home = home();

@@ -26,7 +26,11 @@ impl Inner {
     pub(super) fn trash(&self, place: &Place) -> Result<(), Fault> {
         let case = match self.open_case(place) {
             Ok(case) => case,
-            Err(fault) if fault.kind == Kind::NotFound => return Ok(()),
+            Err(fault) if fault.kind == Kind::NotFound => {
+                // One that died behind the rename did not come to the rest.
+                self.remove_empty_user(place);
+                return Ok(fsync(&self.trash)?);
+            }
             Err(fault) => return Err(fault),
         };
         refuse_mounts(&case)?;
@@ -34,6 +38,7 @@ impl Inner {
         let active = format!("{}/active", place.user);
         let active = open_dir(&self.root_fd, active.as_bytes())?;
         let name = self.rename_into_trash(&active, place)?;
+        crate::crash::point(crate::crash::Side::Amid, crate::crash::Effect::Trash);
         let moved = open_dir(&self.trash, name.as_bytes());
         if moved.and_then(id_of) != Ok(id) {
             // Swapped between the look and the rename: what was taken goes back.

@@ -254,6 +254,7 @@ impl Staged {
         target: &Target,
         parents: &mut Parents,
     ) -> Result<(Stamp, Arc<std::fs::File>), Fault> {
+        crate::crash::point(crate::crash::Side::Amid, crate::crash::Effect::WriteFile);
         let before = stamp_fd(&*self.file)?;
         let above = target.path.parent();
         let known = parents.get(&above).cloned();

@@ -13,6 +13,7 @@ mod hostile;
 mod image;
 mod lazy;
 mod life;
+mod points;
 mod promises;
 mod proxy;
 mod registry;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["model"],
     &["spec", "plan", "sync", "status"],
-    &["world"],
+    &["world", "crash"],
     &[
         "docker",
         "objects",

@@ -17,6 +17,7 @@ use sha2::Digest as _;
 use tokio::sync::mpsc::Receiver;
 
 use super::{CHUNK, Fault, Inner, Piece, Seen};
+use crate::crash::{self, Effect, Side};
 use crate::model::{Sha256, Timestamp, escape_bytes};
 use crate::world::{ObjectMeta, StoreErrorKind as Kind, Swap};
 
@@ -281,6 +282,7 @@ impl Inner {
             return Err(Fault::new(Kind::SourceChanged, "the bytes are not those announced"));
         }
         fsync(&staged.file)?;
+        crash::point(Side::Amid, Effect::PutObject);
         let (parent, name) = parent_and_name(key);
         let directory = self.ensure(parent)?;
         if self.link(&staged, &directory, name)? || self.is_there(key, size, sha256)? {
@@ -312,6 +314,7 @@ impl Inner {
         // Files' times move with the kernel's ticks only.
         staged.file.set_modified(at.into())?;
         fsync(&staged.file)?;
+        crash::point(Side::Amid, Effect::SwapManifest);
         let (parent, name) = parent_and_name(key);
         let directory = self.ensure(parent)?;
         // Let go of when the descriptor is closed.

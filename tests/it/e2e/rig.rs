@@ -153,6 +153,13 @@ impl Rig {
         }
     }
 
+    /// How the operator ended, if it has.
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        let status = self.operator.as_mut()?.try_wait().unwrap()?;
+        self.operator = None;
+        Some(status)
+    }
+
     /// Sends the operator a signal, by its name.
     pub fn signal(&self, name: &str) {
         let pid = self.operator.as_ref().unwrap().id().to_string();
