@@ -55,6 +55,9 @@ pub(super) fn draw(view: &SessionView, now: Timestamp) -> String {
     let off = off(view);
     if off.is_empty() {
         text.push_str("It is as it was asked for.\n");
+        if let Some(failed) = failed(view) {
+            let _ = writeln!(text, "{failed}; forgotten if it does not happen again for a while.");
+        }
     } else {
         text.push_str("Not as asked for, or under way:\n");
         for condition in off {
@@ -94,19 +97,23 @@ pub(super) fn is_off(condition: &Condition) -> bool {
     }
 }
 
+/// What failed lately, if anything did. It blocks nothing once everything is as asked for.
+fn failed(view: &SessionView) -> Option<String> {
+    let retry = &view.status.retry;
+    (!retry.operation.is_empty()).then(|| {
+        let times = many(retry.failures, "time");
+        clean(&format!("{} failed {times} in a row, last: {}", retry.operation, retry.last_error))
+    })
+}
+
 fn blocks(text: &mut String, view: &SessionView) {
     let status = &view.status;
     let mut found = Vec::new();
     if let Some(place) = status.queue_position {
         found.push(format!("a limit on sessions: it is number {place} in the queue"));
     }
-    if !status.retry.operation.is_empty() {
-        found.push(format!(
-            "{} failed {} in a row, last: {}",
-            status.retry.operation,
-            many(status.retry.failures, "time"),
-            status.retry.last_error
-        ));
+    if !off(view).is_empty() {
+        found.extend(failed(view));
     }
     if let Some(said) = overrides(view) {
         found.push(format!("an override: {said}"));
@@ -194,6 +201,14 @@ fn remedy(reason: Reason, view: &SessionView) -> Option<String> {
         Reason::ImageMissing => {
             "build, load or pull its image on this engine, or correct container.image".to_owned()
         }
+        Reason::RolledBack => {
+            "the last good spec is in force again: correct the new one; each edit is tried once"
+                .to_owned()
+        }
+        Reason::CommandInvalid => {
+            "its command cannot be run: correct container.command, container.args or the image"
+                .to_owned()
+        }
         Reason::StoreDenied => {
             "the store refuses: check the credentials and the bucket's policy".to_owned()
         }
@@ -231,16 +246,17 @@ fn next(text: &mut String, view: &SessionView, now: Timestamp) {
             "now".to_owned()
         }
     };
-    match (status.retry.operation.is_empty(), status.retry.not_before) {
-        (false, Some(at)) => {
+    let is_tried = !status.retry.operation.is_empty() && !off(view).is_empty();
+    match (is_tried, status.retry.not_before) {
+        (true, Some(at)) => {
             let _ =
                 writeln!(text, "  {} is tried again {}", clean(&status.retry.operation), when(at));
         }
-        (false, None) => {
+        (true, None) => {
             let operation = clean(&status.retry.operation);
             let _ = writeln!(text, "  {operation} is not tried again before the spec changes");
         }
-        (true, _) => (),
+        (false, _) => (),
     }
     if let Some(at) = status.next_check {
         let _ = writeln!(text, "  it is looked at again {}, or at the next event", when(at));

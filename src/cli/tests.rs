@@ -290,6 +290,8 @@ fn what_a_person_must_do_is_told_with_the_reason() {
         ("ContainerReady", "NameConflict"),
         ("FilesSynced", "ManifestUnavailable"),
         ("WorkspaceReady", "WorkspaceUnknown"),
+        ("UpToDate", "RolledBack"),
+        ("ContainerReady", "CommandInvalid"),
     ];
     let text: String = all.iter().map(|(kind, reason)| told(kind, reason)).collect();
     expect![[r#"
@@ -298,6 +300,8 @@ fn what_a_person_must_do_is_told_with_the_reason() {
         containers that are not docket's have its names (`docker ps -a`): remove or rename them, or set another `containerPrefix`
         bring manifest.json back, by `docket restore alice-v-jones --at ID` of what `docket history alice-v-jones` lists; if that is empty, from a backup of the store; without one, take its source away, `docket delete alice-v-jones --discard` (its files go to the trash), and put its source and what you want of /w/alice/active/v-jones back
         `docket doctor` says what is wrong with the workspaces' directory
+        the last good spec is in force again: correct the new one; each edit is tried once
+        its command cannot be run: correct container.command, container.args or the image
     "#]].assert_eq(&text);
 }
 
@@ -318,6 +322,25 @@ fn what_is_missing_is_explained_with_its_time() {
           it is looked at again in 5s (20:10:05 UTC), or at the next event
     "#]]
     .assert_eq(&explain::draw(&waiting(), now()));
+}
+
+#[test]
+fn a_failure_that_is_over_blocks_nothing() {
+    let over = view(json!({"status": {
+        "conditions": [condition("Ready", "True", "Converged", "")],
+        "retry": {
+            "operation": "Run", "failures": 1, "notBefore": "2026-11-23T20:00:00Z",
+            "lastError": "ended with exit code 137",
+        },
+    }}));
+    expect![[r#"
+        alice-v-jones is Running, ready (Converged).
+        It is as it was asked for.
+        Run failed 1 time in a row, last: ended with exit code 137; forgotten if it does not happen again for a while.
+        What happens next:
+          alice-v-jones is Running
+          it is looked at again in 5s (20:10:05 UTC), or at the next event
+    "#]].assert_eq(&explain::draw(&over, now()));
 }
 
 #[test]
