@@ -166,6 +166,9 @@ impl Context {
 
 /// The whole program.
 pub fn main() -> ExitCode {
+    if completions::answered() {
+        return Code::Done.into();
+    }
     let arguments = crate::config::joined(std::env::args_os().collect());
     let typed = match Typed::try_parse_from(&arguments) {
         Ok(typed) => typed,

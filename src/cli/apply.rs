@@ -25,7 +25,7 @@ pub(super) struct Apply {
 #[command(group = clap::ArgGroup::new("which").required(true).multiple(false).args(["name", "selector", "all"]))]
 pub(super) struct Delete {
     /// The session, or sessionclass/NAME
-    #[arg(value_parser = super::client::bare)]
+    #[arg(value_parser = super::client::bare, add = super::completions::names())]
     name: Option<String>,
     /// All whose labels fit; those that files own are skipped and listed
     #[arg(short = 'l', long, value_name = "SELECTOR")]

@@ -19,7 +19,7 @@ use super::{Context, events};
 #[derive(Debug, clap::Args)]
 pub(super) struct Describe {
     /// The session
-    #[arg(value_parser = super::client::bare)]
+    #[arg(value_parser = super::client::bare, add = super::completions::names())]
     name: String,
 }
 

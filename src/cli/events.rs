@@ -17,7 +17,7 @@ use super::table::{Look, age, cell, columns, moment, now};
 #[derive(Debug, clap::Args)]
 pub(super) struct Events {
     /// Of this session only
-    #[arg(value_parser = super::client::bare)]
+    #[arg(value_parser = super::client::bare, add = super::completions::names())]
     name: Option<String>,
     /// Go on and print events as they happen
     #[arg(short, long)]

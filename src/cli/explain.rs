@@ -17,7 +17,7 @@ use super::table::{age, now};
 #[derive(Debug, clap::Args)]
 pub(super) struct Explain {
     /// The session
-    #[arg(value_parser = super::client::bare)]
+    #[arg(value_parser = super::client::bare, add = super::completions::names())]
     name: String,
     /// json and yaml print the object, whose status says it for machines
     #[arg(short, long, value_enum, default_value_t)]

@@ -14,7 +14,7 @@ use super::table::{Look, cell, columns, moment, size};
 #[derive(Debug, clap::Args)]
 pub(super) struct Files {
     /// The session
-    #[arg(value_parser = super::client::bare)]
+    #[arg(value_parser = super::client::bare, add = super::completions::names())]
     name: String,
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
@@ -24,7 +24,7 @@ pub(super) struct Files {
 #[derive(Debug, clap::Args)]
 pub(super) struct Hydrate {
     /// The session
-    #[arg(value_parser = super::client::bare)]
+    #[arg(value_parser = super::client::bare, add = super::completions::names())]
     name: String,
     /// Paths in the workspace; left out: all
     paths: Vec<String>,
@@ -33,7 +33,7 @@ pub(super) struct Hydrate {
 #[derive(Debug, clap::Args)]
 pub(super) struct Sync {
     /// The session
-    #[arg(value_parser = super::client::bare)]
+    #[arg(value_parser = super::client::bare, add = super::completions::names())]
     name: String,
 }
 

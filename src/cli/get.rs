@@ -19,7 +19,7 @@ use super::table::{Look, age, cell, columns, now, phase, said};
 #[derive(Debug, clap::Args)]
 pub(super) struct Get {
     /// A session; `sources`: where specs come from. Left out: all sessions
-    #[arg(value_parser = super::client::bare)]
+    #[arg(value_parser = super::client::bare, add = super::completions::names_and_sources())]
     name: Option<String>,
     /// Go on and print what changes
     #[arg(short, long)]

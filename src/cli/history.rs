@@ -14,7 +14,7 @@ use super::table::{Look, cell, columns, moment, size};
 #[derive(Debug, clap::Args)]
 pub(super) struct History {
     /// The session
-    #[arg(value_parser = super::client::bare)]
+    #[arg(value_parser = super::client::bare, add = super::completions::names())]
     name: String,
     /// So many of the newest states; 0: all
     #[arg(short = 'n', long, default_value_t = 50)]
@@ -33,7 +33,7 @@ pub(super) struct History {
 #[derive(Debug, clap::Args)]
 pub(super) struct Restore {
     /// The session
-    #[arg(value_parser = super::client::bare)]
+    #[arg(value_parser = super::client::bare, add = super::completions::names())]
     name: String,
     /// The state: its id or the beginning of it (`docket history`), or a moment like
     /// 2026-11-23T20:04:10Z

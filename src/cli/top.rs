@@ -15,7 +15,7 @@ use super::table::{Look, cell, columns};
 #[derive(Debug, clap::Args)]
 pub(super) struct Top {
     /// This session only
-    #[arg(value_parser = super::client::bare)]
+    #[arg(value_parser = super::client::bare, add = super::completions::names())]
     name: Option<String>,
     /// Those whose labels fit; user and case are labels too
     #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with = "name")]

@@ -10,7 +10,7 @@ use super::exit::{Code, Failure};
 #[derive(Debug, clap::Args)]
 pub(super) struct Named {
     /// The session
-    #[arg(value_parser = super::client::bare)]
+    #[arg(value_parser = super::client::bare, add = super::completions::names())]
     name: String,
 }
 

@@ -21,7 +21,7 @@ use super::table::now;
 #[derive(Debug, clap::Args)]
 pub(super) struct Wait {
     /// The session
-    #[arg(value_parser = super::client::bare)]
+    #[arg(value_parser = super::client::bare, add = super::completions::names())]
     name: String,
     /// What to wait for
     #[arg(long = "for", value_enum, value_name = "WHAT")]

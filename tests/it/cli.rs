@@ -576,9 +576,45 @@ fn a_reader_who_goes_away_ends_it_quietly() {
 #[test]
 fn completions_and_the_manual_are_made() {
     for shell in ["bash", "zsh", "fish"] {
-        assert!(ended(&alone(&["completions", shell]), 0).0.contains("confirm-prune"), "{shell}");
+        let (script, _) = ended(&alone(&["completions", shell]), 0);
+        assert!(script.contains("DOCKET_COMPLETE"), "{shell}: {script}");
     }
     assert!(ended(&alone(&["man"]), 0).0.contains(".TH docket 1"));
+}
+
+/// In a real bash: what stands in the line is asked of docket, and of its operator.
+#[test]
+fn completions_know_commands_flags_and_the_sessions_there_are() {
+    let fake = Fake::start();
+    fake.put(view("ann-one", "Running", "True"));
+    fake.put(view("bob-two", "Starting", "False"));
+    let bin = Path::new(env!("CARGO_BIN_EXE_docket"));
+    let path = format!("{}:{}", bin.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let complete = |state: &Path, words: &[&str]| {
+        let state = state.display();
+        let line: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+        let script = format!(
+            "source <(docket completions bash); \
+             COMP_WORDS=(docket --state '{state}' {}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
+             COMP_TYPE=9; _clap_complete_docket docket \"${{COMP_WORDS[COMP_CWORD]}}\" x; \
+             printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+            line.join(" ")
+        );
+        let out = Command::new("bash").args(["-c", &script]).env("PATH", &path).output().unwrap();
+        let text = String::from_utf8(out.stdout).unwrap();
+        text.lines().map(|line| line.trim().to_owned()).collect::<Vec<_>>()
+    };
+    let state = fake.state();
+    assert_eq!(complete(&state, &["desc"]), ["describe"]);
+    assert_eq!(complete(&state, &["describe", "a"]), ["ann-one"]);
+    let all = complete(&state, &["get", ""]);
+    assert!(
+        ["ann-one", "bob-two", "sources"].iter().all(|name| all.iter().any(|one| one == name)),
+        "{all:?}"
+    );
+    assert_eq!(complete(&state, &["get", "--sort-by", "un"]), ["unsynced"]);
+    let nobody = fake.place.path().join("nobody");
+    assert_eq!(complete(&nobody, &["describe", "a"]), [""; 1], "without an operator nothing");
 }
 
 #[test]
