@@ -120,6 +120,7 @@ async fn stage(sessions: usize) -> Stage {
         })
         .collect();
     files.insert("class.yaml".to_owned(), read_source("class.yaml", class().as_bytes()));
+    let files = Arc::new(files);
     let files = Sources { root: "specs".to_owned(), trouble: None, revision: String::new(), files };
     sources.send(files.clone()).await.unwrap();
     let mut all = Stage { handle, sources, files, _settings: settings_to, _rescan: rescans };
@@ -185,7 +186,7 @@ async fn bench(sessions: usize, rounds: usize) {
     let mut edits = Vec::new();
     for round in 0..rounds {
         let text = session(sessions / 2, round + 1);
-        files.files.insert(path.clone(), read_source(&path, text.as_bytes()));
+        Arc::make_mut(&mut files.files).insert(path.clone(), read_source(&path, text.as_bytes()));
         edits.push(files.clone());
     }
     let mut edits = edits.into_iter();

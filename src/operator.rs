@@ -11,13 +11,17 @@
 
 mod asks;
 mod catalogue;
+mod claims;
 mod fleet;
 pub mod handle;
 mod health;
 mod idle;
+mod index;
 mod keeping;
 mod pass;
 mod publish;
+#[cfg(feature = "testing")]
+mod recount;
 mod start;
 mod wants;
 
@@ -37,7 +41,7 @@ use crate::model::{
     Action, ContainerId, Event, Health, Look, Record, SessionName, SessionPlan, Space, Timestamp,
 };
 use crate::observe::{Full, One};
-use crate::plan::{Policy, Session, Want};
+use crate::plan::{Policy, Scarce, Session, Want};
 use crate::status::SessionView;
 use crate::world::{Clock, Engine, EngineEvent, Ledger, Objects, Probe, Workspaces};
 
@@ -162,6 +166,16 @@ struct Live {
     idler: Option<Idler>,
 }
 
+impl crate::plan::Sessions for BTreeMap<SessionName, Live> {
+    fn get(&self, name: &SessionName) -> Option<&Session> {
+        self.get(name).map(|live| &live.session)
+    }
+
+    fn each(&self) -> Box<dyn Iterator<Item = (&SessionName, &Session)> + '_> {
+        Box::new(self.iter().map(|(name, live)| (name, &live.session)))
+    }
+}
+
 /// The operator.
 #[derive(Debug)]
 pub struct Operator<E, O, W, L, P, C> {
@@ -180,8 +194,11 @@ pub struct Operator<E, O, W, L, P, C> {
     sources: Option<Sources>,
     wants: wants::Wants,
     applied: BTreeMap<String, String>,
-    /// A session's record went: what its name, place or port meant to others is decided anew.
-    records_went: bool,
+    /// A record came, went, or changed where others depend on it: that is decided anew.
+    records_changed: bool,
+    /// What is scarce, and who takes it.
+    scarce: Scarce,
+    index: index::Index,
     clocks: Clocks,
     /// Whose turn comes next of those that nothing happens to.
     turn: Option<SessionName>,
@@ -249,7 +266,9 @@ where
             sources: None,
             wants: wants::Wants::new(rebuilt.confirmed),
             applied: rebuilt.applied,
-            records_went: false,
+            records_changed: false,
+            scarce: Scarce::default(),
+            index: index::Index::default(),
             clocks: Clocks::default(),
             turn: None,
             looks: 0,
@@ -328,6 +347,8 @@ where
                     self.dirty.extend(self.live.keys().cloned());
                 }
                 self.sources = Some(sources);
+                // Who is just being admitted has its workspace, whoever else now names it.
+                self.dirty.extend(self.index.busy.iter().cloned());
                 self.reconsider();
             }
             Wake::Settings(settings) => {
@@ -456,12 +477,11 @@ where
 
     /// Backlogs are drained in tasks of their own.
     fn prefetch_if_wanted(&self) {
-        for live in self.live.values() {
-            let Some(record) = &live.session.record else { continue };
-            if crate::apply::wants_prefetch(record) {
-                let doors = Arc::clone(&self.doors);
-                tokio::spawn(crate::apply::prefetch(doors, record.uid.clone()));
-            }
+        for name in &self.index.backlogs {
+            let live = self.live.get(name);
+            let Some(record) = live.and_then(|live| live.session.record.as_ref()) else { continue };
+            let doors = Arc::clone(&self.doors);
+            tokio::spawn(crate::apply::prefetch(doors, record.uid.clone()));
         }
     }
 
@@ -490,14 +510,11 @@ where
         if !self.looking {
             next = next.min(self.next_look.max(now));
         }
-        for live in self.live.values().filter(|live| live.main.is_none()) {
-            if let Some(at) = live.not_before {
-                next = next.min(at);
-            }
-            if let Some(at) = live.plan.wake_at {
-                let wait = (at - wall).to_std().unwrap_or_default();
-                next = next.min(now + wait.max(Duration::from_millis(1)));
-            }
+        if let Some(at) = self.index.next(wall, now) {
+            next = next.min(at);
+        }
+        if !self.dirty.is_empty() {
+            next = now;
         }
         next.max(now + Duration::from_millis(1))
     }

@@ -16,6 +16,7 @@ mod keep;
 pub mod planted;
 mod room;
 mod scarce;
+mod tally;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -126,6 +127,24 @@ pub struct Session {
     pub sync_tried: Option<Timestamp>,
 }
 
+/// All sessions that are wanted, remembered or seen, however they are kept.
+pub trait Sessions: std::fmt::Debug {
+    /// One of them.
+    fn get(&self, name: &SessionName) -> Option<&Session>;
+    /// Each of them, in the order of their names.
+    fn each(&self) -> Box<dyn Iterator<Item = (&SessionName, &Session)> + '_>;
+}
+
+impl Sessions for BTreeMap<SessionName, Session> {
+    fn get(&self, name: &SessionName) -> Option<&Session> {
+        self.get(name)
+    }
+
+    fn each(&self) -> Box<dyn Iterator<Item = (&SessionName, &Session)> + '_> {
+        Box::new(self.iter())
+    }
+}
+
 /// Everything a plan may depend on. If it is not here, a plan cannot depend on it.
 #[derive(Clone, Debug)]
 pub struct Input<'a> {
@@ -134,7 +153,7 @@ pub struct Input<'a> {
     /// The operator's numbers.
     pub policy: &'a Policy,
     /// All sessions that are wanted, remembered or seen.
-    pub sessions: BTreeMap<&'a SessionName, &'a Session>,
+    pub sessions: &'a dyn Sessions,
     /// Free space for workspaces.
     pub space: Look<Space>,
     /// Sessions that are over: a container that comes of one is removed.
@@ -176,10 +195,10 @@ pub type Plan = BTreeMap<SessionName, SessionPlan>;
 /// Decides for all sessions.
 pub fn plan(input: &Input<'_>) -> Plan {
     let mut scarce = Scarce::count(input);
-    let mut all: Vec<_> = input.sessions.iter().collect();
+    let mut all: Vec<_> = input.sessions.each().collect();
     all.sort_by_key(|(_, one)| turn(one));
     all.into_iter()
-        .map(|(name, one)| ((*name).clone(), session(input, &mut scarce, name, one)))
+        .map(|(name, one)| (name.clone(), session(input, &mut scarce, name, one)))
         .collect()
 }
 
@@ -201,10 +220,10 @@ pub fn session(
     };
     let view = View { input, one, record };
     if record.ending.is_some() {
-        return end::end(&view, None);
+        return end::end(&view, scarce, None);
     }
     match &one.want {
-        Want::Gone { cause } => end::end(&view, Some(cause)),
+        Want::Gone { cause } => end::end(&view, scarce, Some(cause)),
         Want::Present { .. } | Want::Held { .. } => keep::keep(&view, scarce),
     }
 }
@@ -303,7 +322,7 @@ fn unadmitted(
             };
             match containers.iter().max_by_key(|c| c.attempt) {
                 Some(found) => rebuild(found, first, source.clone()),
-                None => match owner_of_workspace(input, name, object) {
+                None => match scarce.owner_of_place(&object.user, &object.case, name) {
                     Some(owner) => held(
                         Phase::Pending,
                         Reason::WorkspaceInUse,
@@ -314,19 +333,6 @@ fn unadmitted(
             }
         }
     }
-}
-
-/// Another session whose record holds this (user, case): one that ends must be gone first.
-fn owner_of_workspace<'a>(
-    input: &'a Input<'_>,
-    name: &SessionName,
-    object: &SessionObject,
-) -> Option<&'a SessionName> {
-    let holds = |one: &Session| {
-        one.record.as_ref().is_some_and(|r| r.user == object.user && r.case == object.case)
-    };
-    let mut all = input.sessions.iter();
-    all.find(|(other, one)| **other != name && holds(one)).map(|(other, _)| *other)
 }
 
 /// A container of ours without a record: it is taken in as it is, and only then compared.

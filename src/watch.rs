@@ -365,6 +365,7 @@ impl Watch {
         }
         let root = self.options.root.display().to_string();
         let files = if self.trouble.is_some() { BTreeMap::new() } else { self.listing() };
+        let files = Arc::new(files);
         let revision = self.listed_revision.clone().unwrap_or_default();
         let trouble = self.trouble.clone();
         self.tell.blocking_send(Sources { root, trouble, revision, files }).is_ok()

@@ -124,7 +124,6 @@ where
                 self.sources.as_ref(),
                 &self.applied,
                 &self.settings,
-                &self.doors.book.by_name(),
                 self.doors.clock.now(),
             )?;
             let mut sessions = self.sessions_as_they_are();
@@ -150,7 +149,6 @@ where
         let ended = self.doors.book.ended();
         let quarantine =
             self.doors.quarantine.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        let sessions: BTreeMap<&SessionName, &Session> = sessions.iter().collect();
         crate::plan::plan(&Input {
             now: self.doors.clock.now(),
             policy: &self.settings.policy,

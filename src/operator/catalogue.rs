@@ -1,6 +1,7 @@
 //! Every object that the sources hold, by name: kept up file by file, so that a listing costs what
 //! is different in it.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -16,28 +17,35 @@ pub(super) struct Catalogue {
     pub(super) sessions: BTreeMap<SessionName, Listed<SessionObject>>,
     pub(super) classes: BTreeMap<ClassName, Listed<ClassObject>>,
     pub(super) broken: BTreeMap<String, (Reason, String)>,
-    files: BTreeMap<String, SourceFile>,
+    files: Arc<BTreeMap<String, SourceFile>>,
     /// What was applied: as text, and what it says.
     applied: BTreeMap<String, (String, Vec<Object>)>,
 }
 
+/// What is different in a listing.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Touched {
+    pub(super) sessions: BTreeSet<SessionName>,
+    pub(super) classes: BTreeSet<ClassName>,
+    pub(super) files: BTreeSet<String>,
+}
+
 impl Catalogue {
-    /// Takes a listing in. Returns the sessions that what changed is about.
+    /// Takes a listing in. Returns what is different in it, and what that is about.
     pub(super) fn update(
         &mut self,
         sources: &Sources,
         applied: &BTreeMap<String, String>,
-    ) -> BTreeSet<SessionName> {
-        let mut touched = BTreeSet::new();
-        let old = std::mem::take(&mut self.files);
-        let other = |path: &String, file: &SourceFile, there: &BTreeMap<String, SourceFile>| {
-            there.get(path).is_none_or(|there| !is_same(there, file))
-        };
-        for (path, file) in old.iter().filter(|(path, file)| other(path, file, &sources.files)) {
+    ) -> Touched {
+        let mut touched = Touched::default();
+        let old = std::mem::replace(&mut self.files, Arc::clone(&sources.files));
+        touched.files = different(&old, &sources.files);
+        let files = touched.files.clone();
+        for (path, file) in files.iter().filter_map(|path| old.get_key_value(path)) {
             self.broken.remove(path);
             self.drop_all(objects_of(file), &Source::File(path.clone()), &mut touched);
         }
-        for (path, file) in sources.files.iter().filter(|(path, file)| other(path, file, &old)) {
+        for (path, file) in files.iter().filter_map(|path| sources.files.get_key_value(path)) {
             match file {
                 SourceFile::Parsed { .. } => (),
                 SourceFile::Invalid(errors) => {
@@ -45,22 +53,17 @@ impl Catalogue {
                     self.broken.insert(path.clone(), (Reason::InvalidSpec, first));
                 }
                 SourceFile::Unreadable(error) => {
-                    let why = (Reason::SourceUnreadable, error.clone());
+                    let why = (Reason::SourceUnreadable, format!("{path}: {error}"));
                     self.broken.insert(path.clone(), why);
                 }
             }
             self.add_all(objects_of(file), &Source::File(path.clone()), &mut touched);
         }
-        self.files.clone_from(&sources.files);
         self.update_applied(applied, &mut touched);
         touched
     }
 
-    fn update_applied(
-        &mut self,
-        applied: &BTreeMap<String, String>,
-        touched: &mut BTreeSet<SessionName>,
-    ) {
+    fn update_applied(&mut self, applied: &BTreeMap<String, String>, touched: &mut Touched) {
         let mut old = std::mem::take(&mut self.applied);
         let mut new = Vec::new();
         for (key, text) in applied {
@@ -84,28 +87,32 @@ impl Catalogue {
         }
     }
 
-    fn add_all(&mut self, all: &[Object], source: &Source, touched: &mut BTreeSet<SessionName>) {
+    fn add_all(&mut self, all: &[Object], source: &Source, touched: &mut Touched) {
         for object in all {
             match object {
                 Object::Session(session) => {
-                    touched.insert(session.name.clone());
+                    touched.sessions.insert(session.name.clone());
                     add(self.sessions.entry(session.name.clone()).or_default(), session, source);
                 }
                 Object::Class(class) => {
+                    touched.classes.insert(class.name.clone());
                     add(self.classes.entry(class.name.clone()).or_default(), class, source);
                 }
             }
         }
     }
 
-    fn drop_all(&mut self, all: &[Object], source: &Source, touched: &mut BTreeSet<SessionName>) {
+    fn drop_all(&mut self, all: &[Object], source: &Source, touched: &mut Touched) {
         for object in all {
             match object {
                 Object::Session(session) => {
-                    touched.insert(session.name.clone());
+                    touched.sessions.insert(session.name.clone());
                     drop_of(&mut self.sessions, &session.name, source);
                 }
-                Object::Class(class) => drop_of(&mut self.classes, &class.name, source),
+                Object::Class(class) => {
+                    touched.classes.insert(class.name.clone());
+                    drop_of(&mut self.classes, &class.name, source);
+                }
             }
         }
     }
@@ -146,7 +153,7 @@ impl Catalogue {
         }
         .or_else(|| {
             let any = self.broken.iter().next().filter(|_| record.source_unseen)?;
-            Some((Reason::SourceUnreadable, format!("{} cannot be read: {}", any.0, any.1.1)))
+            Some((Reason::SourceUnreadable, format!("a source cannot be read: {}", any.1.1)))
         })
     }
 }
@@ -161,6 +168,36 @@ fn drop_of<N: Ord, O>(all: &mut BTreeMap<N, Listed<O>>, name: &N, source: &Sourc
     listed.retain(|(_, known)| known != source);
     if listed.is_empty() {
         all.remove(name);
+    }
+}
+
+/// The paths under which two listings differ: both are walked in step, and what is shared is not
+/// looked into.
+fn different(
+    old: &Arc<BTreeMap<String, SourceFile>>,
+    new: &Arc<BTreeMap<String, SourceFile>>,
+) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    if Arc::ptr_eq(old, new) {
+        return all;
+    }
+    let (mut olds, mut news) = (old.iter().peekable(), new.iter().peekable());
+    loop {
+        let order = match (olds.peek(), news.peek()) {
+            (None, None) => return all,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((one, _)), Some((other, _))) => one.cmp(other),
+        };
+        let before = if order.is_le() { olds.next() } else { None };
+        let after = if order.is_ge() { news.next() } else { None };
+        let same = match (before, after) {
+            (Some((_, one)), Some((_, other))) => is_same(one, other),
+            _ => false,
+        };
+        if !same {
+            all.extend(before.or(after).map(|(path, _)| path.clone()));
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::model::{
     Action, Container, ContainerState, Health, Look, Network, Phase, SessionName, SyncKind,
 };
 use crate::observe::{Full, One};
-use crate::plan::{Input, Scarce, Session, Want};
+use crate::plan::{Input, Want};
 use crate::world::{Clock, Engine, Ledger, Objects, Probe, Workspaces};
 
 use super::health::{Prober, Target};
@@ -38,19 +38,12 @@ where
             // What waits for a time may wait for another one now.
             self.dirty.extend(self.live.keys().cloned());
         }
-        for (name, live) in &self.live {
-            let due = live.plan.wake_at.is_some_and(|at| at <= wall)
-                || live.not_before.is_some_and(|at| at <= now);
-            if due && live.main.is_none() {
-                self.dirty.insert(name.clone());
-            }
-        }
+        self.dirty.extend(self.index.due(wall, now));
         if self.dirty.is_empty() {
             return;
         }
         // Whatever changed may have moved the queue.
-        let queued = self.live.iter().filter(|(_, live)| live.plan.queue.is_some());
-        self.dirty.extend(queued.map(|(name, _)| name.clone()));
+        self.dirty.extend(self.index.queued.iter().cloned());
         let dirty = std::mem::take(&mut self.dirty);
         for name in &dirty {
             self.refresh(name);
@@ -59,11 +52,16 @@ where
         for (name, plan) in decided {
             self.begin(&name, plan);
         }
+        for name in &dirty {
+            self.index.heed(name, self.live.get(name));
+        }
         self.publish(&dirty);
-        self.forget_the_gone();
-        if std::mem::take(&mut self.records_went) {
+        self.forget_the_gone(&dirty);
+        if std::mem::take(&mut self.records_changed) {
             self.reconsider();
         }
+        #[cfg(feature = "testing")]
+        self.recount();
     }
 
     /// Everything the planner may see of a session, brought up to date.
@@ -80,31 +78,28 @@ where
         if record.is_none() && live.session.record.is_none() && listed && looks > 0 {
             live.trusted_from = 0;
         }
-        let gone = live.session.record.is_some() && record.is_none();
         if !same(live.seen.0.as_ref(), Some(&want)) {
             live.session.want = (*want).clone();
         }
         if !same(live.seen.1.as_ref(), record.as_ref()) || record.is_none() {
             live.session.record = record.as_deref().cloned();
         }
-        live.seen = (Some(want), record);
+        live.seen = (Some(want), record.clone());
         live.session.containers = if live.trusted_from > 0 && listed {
             Look::Unknown("an earlier step's outcome is not known yet".to_owned())
         } else {
             containers
         };
-        self.records_went |= gone;
+        self.scarce.heed(name, self.live.get(name).map(|live| &live.session));
+        self.records_changed |= self.wants.heed(name, record.as_ref());
         self.tend_prober(name);
         self.tend_idler(name);
     }
 
     /// The steps that runners take right now.
     pub(super) fn underway(&self) -> std::collections::BTreeMap<&SessionName, &[Action]> {
-        self.live
-            .iter()
-            .filter(|(_, live)| live.main.is_some())
-            .map(|(name, live)| (name, live.plan.actions.as_slice()))
-            .collect()
+        let busy = self.index.busy.iter().filter_map(|name| self.live.get_key_value(name));
+        busy.map(|(name, live)| (name, live.plan.actions.as_slice())).collect()
     }
 
     /// Plans for what is dirty and free. The scarce is counted over everything.
@@ -115,31 +110,32 @@ where
         let ended = self.doors.book.ended();
         let quarantine =
             self.doors.quarantine.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        let sessions: std::collections::BTreeMap<&SessionName, &Session> =
-            self.live.iter().map(|(name, live)| (name, &live.session)).collect();
+        let mut scarce = std::mem::take(&mut self.scarce);
         let input = Input {
             now: self.doors.clock.now(),
             policy: &self.settings.policy,
-            sessions,
+            sessions: &self.live,
             space: self.space.clone(),
             ended: &ended,
             quarantine: &quarantine,
             engine_started: self.engine_started,
             underway: self.underway(),
         };
-        let mut scarce = Scarce::count(&input);
+        scarce.begin(&input);
         let now = Instant::now();
         let mut turns: Vec<_> =
             dirty.iter().filter_map(|name| self.live.get_key_value(name)).collect();
         turns.sort_by_key(|(_, live)| crate::plan::turn(&live.session));
-        turns
+        let plans = turns
             .into_iter()
             .filter(|(_, live)| live.main.is_none())
             .filter(|(_, live)| live.not_before.is_none_or(|at| at <= now))
             .map(|(name, live)| {
                 (name.clone(), crate::plan::session(&input, &mut scarce, name, &live.session))
             })
-            .collect()
+            .collect();
+        self.scarce = scarce;
+        plans
     }
 
     /// Hands a plan's steps to runners.
@@ -272,6 +268,7 @@ where
         if self.looking && !ran.touched.is_empty() {
             self.overtaken.insert(name.clone(), looks);
         }
+        self.index.heed(name, self.live.get(name));
         self.dirty.insert(name.clone());
     }
 
@@ -367,8 +364,7 @@ where
     /// each session's turn comes within a dozen looks whatever was forgotten.
     fn mark_unsettled(&mut self) {
         const TURNS: usize = 12;
-        let unsettled = self.live.iter().filter(|(_, live)| !is_settled(live));
-        self.dirty.extend(unsettled.map(|(name, _)| name.clone()));
+        self.dirty.extend(self.index.unsettled.iter().cloned());
         let strangers = self.containers.sessions().filter(|name| !self.live.contains_key(*name));
         self.dirty.extend(strangers.cloned());
         self.dirty.extend(self.wants.names().filter(|n| !self.live.contains_key(*n)).cloned());
@@ -468,10 +464,10 @@ where
     }
 
     /// Sessions of which nothing is wanted, remembered or seen any more.
-    fn forget_the_gone(&mut self) {
-        let gone: Vec<SessionName> = self
-            .live
+    fn forget_the_gone(&mut self, dirty: &std::collections::BTreeSet<SessionName>) {
+        let gone: Vec<SessionName> = dirty
             .iter()
+            .filter_map(|name| Some((name, self.live.get(name)?)))
             .filter(|(name, live)| {
                 live.main.is_none()
                     && !live.files
@@ -488,6 +484,8 @@ where
             if let Some(record) = self.live.remove(name).and_then(|live| live.session.record) {
                 self.doors.lanes.forget(&record.uid);
             }
+            self.scarce.heed(name, None);
+            self.index.heed(name, None);
             if self.wants.ended(name) {
                 self.keep_confirmed();
             }
@@ -500,13 +498,12 @@ where
         });
         // Somebody may have waited for its workspace, its port or its place.
         self.reconsider();
-        let unsettled = self.live.iter().filter(|(_, live)| !is_settled(live));
-        self.dirty.extend(unsettled.map(|(name, _)| name.clone()));
+        self.dirty.extend(self.index.unsettled.iter().cloned());
     }
 }
 
 /// Whether nothing but a change, or its own time, makes another plan of it.
-fn is_settled(live: &super::Live) -> bool {
+pub(super) fn is_settled(live: &super::Live) -> bool {
     let plan = &live.plan;
     let at_rest = matches!(plan.phase, Phase::Running | Phase::Stopped | Phase::Suspended);
     let waits = plan.reason.is_some() || plan.queue.is_some() || !plan.actions.is_empty();

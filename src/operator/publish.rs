@@ -46,13 +46,11 @@ where
     ) -> BTreeMap<SessionName, (Arc<crate::status::SessionView>, Transitions)> {
         let ended = self.doors.book.ended();
         let quarantine = BTreeMap::new();
-        let sessions: BTreeMap<&SessionName, &Session> =
-            self.live.iter().map(|(name, live)| (name, &live.session)).collect();
         let now = self.doors.clock.now();
         let input = Input {
             now,
             policy: &self.settings.policy,
-            sessions,
+            sessions: &self.live,
             space: self.space.clone(),
             ended: &ended,
             quarantine: &quarantine,

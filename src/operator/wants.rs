@@ -1,5 +1,6 @@
 //! What the sources say, session by session: present, held or gone. Pure but for the memory of
-//! what was seen before; the time is a value.
+//! what was seen before; the time is a value. What did not change is not decided again: a change
+//! costs the same among ten sessions and ten thousand.
 //!
 //! 1. Objects are collected from every file that parses and from what was applied (`catalogue`).
 //! 2. Each session is resolved with its class; two of one name, or two of one (user, case), are
@@ -7,14 +8,17 @@
 //! 3. A session with a record and without an object is held while anything is unclear, and is
 //!    gone only when its absence is proven and the prune guard lets it go.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::TimeDelta;
 
 use crate::model::{
-    Bounds, CaseName, ClassName, ClassObject, Prune, Reason, Record, SessionName, SessionObject,
-    Source, Timestamp, UserName,
+    Bounds, ClassName, ClassObject, Prune, Reason, Record, SessionName, SessionObject, Source,
+    Timestamp,
 };
 use crate::plan::{Refused, Want};
 use crate::spec::Object;
@@ -22,6 +26,7 @@ pub use crate::spec::{SourceFile, Sources};
 use crate::world::{Clock, Engine, Ledger, Objects, Probe, Workspaces};
 
 use super::catalogue::{Catalogue, parse};
+use super::claims::Claims;
 use super::handle::{Answer, Refusal, SourceView};
 use super::{Operator, Settings};
 
@@ -42,9 +47,28 @@ pub struct PruneGuard {
 pub(super) struct Around<'a> {
     sources: Option<&'a Sources>,
     applied: &'a BTreeMap<String, String>,
-    records: &'a BTreeMap<SessionName, Arc<Record>>,
     settings: &'a Settings,
     now: Timestamp,
+}
+
+/// Where something is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum At {
+    Root,
+    File(String),
+    Session(SessionName),
+    Class(ClassName),
+}
+
+/// Something began to be wrong with the sources, or is not any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct News {
+    /// Where it is.
+    pub(super) place: String,
+    /// What.
+    pub(super) wrong: String,
+    /// That it is no more.
+    pub(super) gone: bool,
 }
 
 /// The wants of all sessions, and what was seen before.
@@ -55,6 +79,14 @@ pub(super) struct Wants {
     /// What a session's sources alone say.
     alone: BTreeMap<SessionName, Arc<Want>>,
     catalogue: Catalogue,
+    claims: Claims,
+    /// Sessions to be decided anew.
+    stale: BTreeSet<SessionName>,
+    /// Sessions with a record that no source names.
+    missing: BTreeSet<SessionName>,
+    /// What is wrong, by where it is told, and what of it is news for the log.
+    wrongs: BTreeMap<At, (String, Vec<String>)>,
+    news: Vec<News>,
     bounds: Bounds,
     classes: BTreeMap<ClassName, ClassObject>,
     class_sources: BTreeMap<ClassName, Source>,
@@ -69,6 +101,11 @@ impl Wants {
             decided: BTreeMap::new(),
             alone: BTreeMap::new(),
             catalogue: Catalogue::default(),
+            claims: Claims::default(),
+            stale: BTreeSet::new(),
+            missing: BTreeSet::new(),
+            wrongs: BTreeMap::new(),
+            news: Vec::new(),
             bounds: Bounds::default(),
             classes: BTreeMap::new(),
             class_sources: BTreeMap::new(),
@@ -104,10 +141,25 @@ impl Wants {
         self.decided.keys()
     }
 
+    /// A session's record as it is now. Whether anything depends on what is new in it: then
+    /// [`Wants::decide`] is due.
+    pub(super) fn heed(&mut self, name: &SessionName, record: Option<&Arc<Record>>) -> bool {
+        let touched = self.claims.heed(name, record);
+        let due = touched.is_some();
+        self.stale.extend(touched.into_iter().flatten());
+        due
+    }
+
+    /// What began to be wrong with the sources, or is not any more, since this was asked last.
+    pub(super) fn news(&mut self) -> Vec<News> {
+        std::mem::take(&mut self.news)
+    }
+
     /// A session is over: nothing of it is remembered. Whether its end had been confirmed.
     pub(super) fn ended(&mut self, name: &SessionName) -> bool {
+        self.heed(name, None);
         self.decided.remove(name);
-        self.alone.remove(name);
+        self.stale.insert(name.clone());
         self.vanished.remove(name);
         self.confirmed.remove(name)
     }
@@ -149,7 +201,6 @@ impl Wants {
     }
 
     /// The wants as if these files were applied, or were all there is.
-    #[expect(clippy::too_many_arguments, reason = "everything a listing is compared with")]
     pub(super) fn imagine(
         &self,
         files: &[(String, String)],
@@ -157,7 +208,6 @@ impl Wants {
         sources: Option<&Sources>,
         applied: &BTreeMap<String, String>,
         settings: &Settings,
-        records: &BTreeMap<SessionName, Arc<Record>>,
         now: Timestamp,
     ) -> Answer<BTreeMap<SessionName, Arc<Want>>> {
         let objects = parse_all(files)?;
@@ -166,11 +216,11 @@ impl Wants {
             root: sources.map_or(String::new(), |sources| sources.root.clone()),
             trouble: None,
             revision: String::new(),
-            files: BTreeMap::new(),
+            files: Arc::default(),
         };
         if !whole && let Some(sources) = sources {
             imagined = sources.clone();
-            for file in imagined.files.values_mut() {
+            for file in Arc::make_mut(&mut imagined.files).values_mut() {
                 if let SourceFile::Parsed { objects, .. } = file
                     && objects.iter().any(|object| new.contains(&key_of(object)))
                 {
@@ -187,16 +237,10 @@ impl Wants {
                 continue;
             }
             let path = self.catalogue.file_that_owns(&key).unwrap_or("(given)".to_owned());
-            imagine_in(imagined.files.entry(path), object);
+            imagine_in(Arc::make_mut(&mut imagined.files).entry(path), object);
         }
         let mut wants = self.clone();
-        wants.decide(&Around {
-            sources: Some(&imagined),
-            applied: &applied,
-            records,
-            settings,
-            now,
-        });
+        wants.decide(&Around { sources: Some(&imagined), applied: &applied, settings, now });
         Ok(wants.decided)
     }
 
@@ -218,85 +262,272 @@ impl Wants {
                 git: None,
             });
         }
-        for (path, file) in &sources.files {
+        let mut refused = self.refused();
+        for (path, file) in &*sources.files {
+            let refused = refused.remove(&Source::File(path.clone())).unwrap_or_default();
             let (state, revision, objects, errors) = match file {
                 SourceFile::Parsed { objects, revision } => {
-                    ("Ok", revision.clone(), objects.iter().map(key_of).collect(), Vec::new())
+                    let state = if refused.is_empty() { "Ok" } else { "Refused" };
+                    (state, revision.clone(), objects.iter().map(key_of).collect(), refused)
                 }
                 SourceFile::Invalid(errors) => {
                     ("Invalid", String::new(), Vec::new(), errors.clone())
                 }
                 SourceFile::Unreadable(error) => {
-                    ("Unreadable", String::new(), Vec::new(), vec![error.clone()])
+                    ("Unreadable", String::new(), Vec::new(), vec![format!("{path}: {error}")])
                 }
             };
             let (source, state) = (path.clone(), state.to_owned());
             rows.push(SourceView { source, state, revision, objects, errors, git: None });
         }
         if !applied.is_empty() {
+            let errors = refused.remove(&Source::Applied).unwrap_or_default();
             rows.push(SourceView {
                 source: "applied".to_owned(),
-                state: "Ok".to_owned(),
+                state: if errors.is_empty() { "Ok" } else { "Refused" }.to_owned(),
                 revision: String::new(),
                 objects: applied.keys().cloned().collect(),
-                errors: Vec::new(),
+                errors,
                 git: None,
             });
         }
         rows
     }
 
-    /// Decides anew. Returns the sessions whose want changed. What did not change is not resolved
-    /// again: the cost is that of the change, and a comparison of names.
+    /// What is wrong with objects that can be read, by where they stand.
+    fn refused(&self) -> BTreeMap<Source, Vec<String>> {
+        let mut all: BTreeMap<Source, Vec<String>> = BTreeMap::new();
+        for (at, (_, wrongs)) in &self.wrongs {
+            let sources: Vec<&Source> = match at {
+                At::Session(name) => {
+                    let listed = self.catalogue.sessions.get(name).into_iter().flatten();
+                    listed.map(|(_, source)| source).collect()
+                }
+                At::Class(name) => {
+                    let listed = self.catalogue.classes.get(name).into_iter().flatten();
+                    listed.map(|(_, source)| source).collect()
+                }
+                At::Root | At::File(_) => Vec::new(),
+            };
+            for source in sources {
+                let place = match source {
+                    Source::File(path) => path.as_str(),
+                    Source::Applied => "applied",
+                };
+                let told = wrongs.iter().map(|wrong| format!("{place}: {wrong}"));
+                all.entry(source.clone()).or_default().extend(told);
+            }
+        }
+        all
+    }
+
+    /// Decides anew. Returns the sessions whose want changed. What did not change is not looked at:
+    /// the cost is that of the change, and, where the listing is another one, that of finding out
+    /// which of its files are.
     pub(super) fn decide(&mut self, around: &Around<'_>) -> BTreeSet<SessionName> {
         let Some(sources) = around.sources else { return BTreeSet::new() };
         let touched = self.catalogue.update(sources, around.applied);
+        let before = self.wrongs.get(&At::Root).and_then(|(_, wrongs)| wrongs.first());
+        let unclear = before != sources.trouble.as_ref();
+        let mut anew = touched.sessions;
         let bounds = &around.settings.policy.bounds;
-        let all = self.bounds != *bounds;
-        self.bounds.clone_from(bounds);
-        let classes = self.reclass(sources);
-        let mut alone = std::mem::take(&mut self.alone);
-        alone.retain(|name, _| self.catalogue.sessions.contains_key(name));
-        for (name, candidates) in &self.catalogue.sessions {
-            let anew = all
-                || touched.contains(name)
-                || !alone.contains_key(name)
-                || candidates.iter().any(|(one, _)| classes.contains(&one.class));
-            if anew {
-                alone.insert(name.clone(), Arc::new(self.present(name, candidates)));
+        if self.bounds != *bounds {
+            self.bounds.clone_from(bounds);
+            anew.extend(self.catalogue.sessions.keys().cloned());
+        }
+        let classes = if unclear || !touched.files.is_empty() || !touched.classes.is_empty() {
+            self.reclass(sources)
+        } else {
+            BTreeSet::new()
+        };
+        if !classes.is_empty() {
+            let of = |(one, _): &(Arc<SessionObject>, Source)| classes.contains(&one.class);
+            let all = self.catalogue.sessions.iter();
+            let all = all.filter(|(_, candidates)| candidates.iter().any(of));
+            anew.extend(all.map(|(name, _)| name.clone()));
+        }
+        for name in anew {
+            let want = self.catalogue.sessions.get(&name).map(|all| self.present(&name, all));
+            self.stale.extend(self.claims.claim(&name, want.as_ref()));
+            match want {
+                Some(want) => drop(self.alone.insert(name.clone(), Arc::new(want))),
+                None => drop(self.alone.remove(&name)),
+            }
+            self.stale.insert(name);
+        }
+        let mut stale = std::mem::take(&mut self.stale);
+        for name in &stale {
+            if self.claims.records().contains_key(name) && !self.alone.contains_key(name) {
+                self.missing.insert(name.clone());
+            } else {
+                self.missing.remove(name);
             }
         }
-        self.alone = alone;
-        let mut decided = self.alone.clone();
-        settle_moved(&mut decided, around.records);
-        settle_workspaces(&mut decided, around.records);
-        let missing: Vec<(&SessionName, &Arc<Record>)> =
-            around.records.iter().filter(|(name, _)| !decided.contains_key(*name)).collect();
-        self.remember_vanished(&missing, sources, around.now);
+        // What is missing depends on the time, and on all that cannot be read.
+        self.remember_vanished(sources, around.now);
         let wave = self.wave(around);
-        for (name, record) in missing {
-            let want = self.absent(name, record, sources, wave);
-            decided.insert(name.clone(), Arc::new(want));
+        stale.extend(self.missing.iter().cloned());
+        let mut changed = BTreeSet::new();
+        for name in stale {
+            let want = self.decided_of(&name, sources, wave);
+            if sources.trouble.is_none() {
+                self.note_wrong(At::Session(name.clone()), want.as_deref().and_then(wrong_with));
+            }
+            let same = match (self.decided.get(&name), &want) {
+                (Some(one), Some(other)) => Arc::ptr_eq(one, other) || one == other,
+                (one, other) => one.is_none() && other.is_none(),
+            };
+            if same {
+                continue;
+            }
+            match want {
+                Some(want) => drop(self.decided.insert(name.clone(), want)),
+                None => drop(self.decided.remove(&name)),
+            }
+            changed.insert(name);
         }
-        let mut changed: BTreeSet<SessionName> =
-            self.decided.keys().filter(|name| !decided.contains_key(*name)).cloned().collect();
-        for (name, want) in &mut decided {
-            match self.decided.get(name) {
-                Some(before) if Arc::ptr_eq(before, want) => (),
-                Some(before) if before == want => *want = Arc::clone(before),
-                _ => {
-                    changed.insert(name.clone());
+        let guarded = |want: &Want| matches!(want, Want::Held { reason: Reason::PruneGuard, .. });
+        let held = self.missing.iter().filter(|n| self.decided.get(*n).is_some_and(|w| guarded(w)));
+        self.held = held.cloned().collect();
+        self.note_wrongs(sources, touched.files, touched.classes, unclear);
+        changed
+    }
+
+    /// Decides all of it anew, whether or not it changed. Returns the sessions whose want changed.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn decide_all(&mut self, around: &Around<'_>) -> BTreeSet<SessionName> {
+        self.stale.extend(self.alone.keys().cloned());
+        self.stale.extend(self.decided.keys().cloned());
+        self.stale.extend(self.claims.records().keys().cloned());
+        self.decide(around)
+    }
+
+    /// Sees that deciding all of it would give the same, while the simulation wants that.
+    #[cfg(feature = "testing")]
+    fn recount(&self, around: &Around<'_>) {
+        if crate::plan::planted::recounts() {
+            let changed = self.clone().decide_all(around);
+            assert!(changed.is_empty(), "{changed:?} was not decided on");
+        }
+    }
+
+    /// What holds for a session after all is settled with the others.
+    fn decided_of(&self, name: &SessionName, sources: &Sources, wave: bool) -> Option<Arc<Want>> {
+        let record = self.claims.records().get(name);
+        let Some(alone) = self.alone.get(name) else {
+            return Some(Arc::new(self.absent(name, record?, sources, wave)));
+        };
+        let Want::Present { object, .. } = &**alone else { return Some(Arc::clone(alone)) };
+        // A session's user and case never change: whoever writes others into its spec is told.
+        let moved = record.is_some_and(|record| {
+            record.ending.is_none() && (record.user != object.user || record.case != object.case)
+        });
+        let mut want = Arc::clone(alone);
+        if moved {
+            let message = "user and case of a session cannot change: delete it and make another";
+            refuse(&mut want, Reason::InvalidSpec, message.to_owned());
+        }
+        if let Some(owner) = self.claims.loses_to(name) {
+            let (user, case) = (&object.user, &object.case);
+            let message = format!("the workspace of {user} and {case} belongs to session {owner}");
+            refuse(&mut want, Reason::WorkspaceInUse, message);
+        }
+        Some(want)
+    }
+
+    /// Takes in what is wrong with these files and classes, and with the directory. While that
+    /// cannot be seen nothing is known to be mended.
+    fn note_wrongs(
+        &mut self,
+        sources: &Sources,
+        files: BTreeSet<String>,
+        classes: BTreeSet<ClassName>,
+        unclear: bool,
+    ) {
+        self.note_wrong(At::Root, sources.trouble.clone());
+        if sources.trouble.is_some() {
+            return;
+        }
+        let mut anew: BTreeSet<At> = files.into_iter().map(At::File).collect();
+        anew.extend(classes.into_iter().map(At::Class));
+        if unclear {
+            // Nothing was taken in meanwhile.
+            anew.extend(self.wrongs.keys().cloned());
+            anew.extend(self.catalogue.classes.keys().cloned().map(At::Class));
+            anew.extend(self.decided.keys().cloned().map(At::Session));
+        }
+        for at in anew {
+            let wrong = match &at {
+                At::File(path) => match sources.files.get(path) {
+                    Some(SourceFile::Invalid(errors)) => errors.clone(),
+                    Some(SourceFile::Unreadable(error)) => vec![format!("{path}: {error}")],
+                    Some(SourceFile::Parsed { .. }) | None => Vec::new(),
+                },
+                At::Class(name) => {
+                    let listed = self.catalogue.classes.get(name).map_or(&[][..], Vec::as_slice);
+                    let places: Vec<String> = listed.iter().map(|(_, s)| source_text(s)).collect();
+                    let places = (places.len() > 1).then(|| places.join(" and "));
+                    let twice = |places| {
+                        format!(
+                            "DuplicateName: class {name} is in {places}: the one in force stays"
+                        )
+                    };
+                    places.map(twice).into_iter().collect()
                 }
+                At::Session(name) => {
+                    let want = self.decided.get(name);
+                    want.and_then(|want| wrong_with(want)).into_iter().collect()
+                }
+                At::Root => continue,
+            };
+            self.note_wrong(at, wrong);
+        }
+    }
+
+    /// Takes in what is wrong somewhere now: what is new of it, or gone, is told once.
+    fn note_wrong(&mut self, at: At, wrong: impl IntoIterator<Item = String>) {
+        let now: Vec<String> = wrong.into_iter().collect();
+        let known = self.wrongs.get(&at);
+        let before = known.map_or(&[][..], |(_, wrongs)| wrongs.as_slice());
+        if before == now {
+            return;
+        }
+        let place = self.place_of(&at);
+        // What is gone may stand nowhere any more.
+        let was = known.map_or_else(String::new, |(place, _)| place.clone());
+        let told = |place: &String, wrong: &String, gone| News {
+            place: place.clone(),
+            wrong: wrong.clone(),
+            gone,
+        };
+        let gone = before.iter().filter(|wrong| !now.contains(wrong));
+        let came = now.iter().filter(|wrong| !before.contains(wrong));
+        let gone = gone.map(|wrong| told(&was, wrong, true));
+        let news: Vec<News> = gone.chain(came.map(|wrong| told(&place, wrong, false))).collect();
+        self.news.extend(news);
+        if now.is_empty() {
+            self.wrongs.remove(&at);
+        } else {
+            self.wrongs.insert(at, (place, now));
+        }
+    }
+
+    fn place_of(&self, at: &At) -> String {
+        let sources = |listed: Vec<&Source>| {
+            listed.into_iter().map(source_text).collect::<Vec<_>>().join(" and ")
+        };
+        match at {
+            At::Root => "the watched directory".to_owned(),
+            At::File(path) => path.clone(),
+            At::Session(name) => {
+                let listed = self.catalogue.sessions.get(name).into_iter().flatten();
+                sources(listed.map(|(_, source)| source).collect())
+            }
+            At::Class(name) => {
+                let listed = self.catalogue.classes.get(name).into_iter().flatten();
+                sources(listed.map(|(_, source)| source).collect())
             }
         }
-        self.held = decided
-            .iter()
-            .filter(|(_, want)| matches!(&***want, Want::Held { reason: Reason::PruneGuard, .. }))
-            .map(|(name, _)| name.clone())
-            .collect();
-        self.vanished.retain(|name, _| around.records.contains_key(name));
-        self.decided = decided;
-        changed
     }
 
     /// The classes in force; those whose file is broken stay as they were. Returns which changed.
@@ -359,27 +590,23 @@ impl Wants {
         }
     }
 
-    fn remember_vanished(
-        &mut self,
-        missing: &[(&SessionName, &Arc<Record>)],
-        sources: &Sources,
-        now: Timestamp,
-    ) {
-        let mut still = BTreeSet::new();
-        for (name, record) in missing {
-            if self.catalogue.why_unclear(record, sources).is_none() && !record.source_unseen {
-                self.vanished.entry((*name).clone()).or_insert(now);
-                still.insert((*name).clone());
-            }
-        }
-        self.vanished.retain(|name, _| still.contains(name));
+    fn remember_vanished(&mut self, sources: &Sources, now: Timestamp) {
+        let records = self.claims.records();
+        let missing = self.missing.iter().filter_map(|name| Some((name, records.get(name)?)));
+        let gone = missing.filter(|(_, record)| {
+            self.catalogue.why_unclear(record, sources).is_none() && !record.source_unseen
+        });
+        self.vanished = gone
+            .map(|(name, _)| (name.clone(), self.vanished.get(name).copied().unwrap_or(now)))
+            .collect();
     }
 
     /// Whether the sessions that vanished lately are a wave that is held.
     fn wave(&self, around: &Around<'_>) -> bool {
         let guard = around.settings.prune;
+        let records = self.claims.records();
         let of_files = |name: &SessionName| {
-            around.records.get(name).is_some_and(|r| matches!(r.source, Source::File(_)))
+            records.get(name).is_some_and(|r| matches!(r.source, Source::File(_)))
         };
         let recent = self
             .vanished
@@ -388,10 +615,9 @@ impl Wants {
                 of_files(name) && (around.now - **at < WAVE || self.held.contains(*name))
             })
             .count() as u64;
-        let all = around.records.keys().filter(|name| of_files(name)).count() as u64;
         recent > 0
             && recent >= u64::from(guard.at_least)
-            && recent * 100 >= u64::from(guard.percent) * all
+            && recent * 100 >= u64::from(guard.percent) * self.claims.of_files()
     }
 
     /// A session with a record that no source names.
@@ -426,59 +652,22 @@ impl Wants {
     }
 }
 
-/// A session's user and case never change: whoever writes others into its spec is told.
-fn settle_moved(
-    decided: &mut BTreeMap<SessionName, Arc<Want>>,
-    records: &BTreeMap<SessionName, Arc<Record>>,
-) {
-    for (name, record) in records.iter().filter(|(_, record)| record.ending.is_none()) {
-        let Some(want) = decided.get_mut(name) else { continue };
-        let Want::Present { object, .. } = &**want else { continue };
-        if record.user != object.user || record.case != object.case {
-            let message = "user and case of a session cannot change: delete it and make another";
-            refuse(want, Reason::InvalidSpec, message.to_owned());
+/// What is wrong with a session's object, for the log and `docket get sources`.
+fn wrong_with(want: &Want) -> Option<String> {
+    match want {
+        Want::Held { reason: reason @ Reason::DuplicateName, message, prune: false } => {
+            Some(format!("{reason}: {message}"))
         }
+        Want::Present { object, resolved: Err(refused), .. } => {
+            Some(format!("session/{}: {}: {}", object.name, refused.reason, refused.message))
+        }
+        _ => None,
     }
 }
 
 fn refuse(want: &mut Arc<Want>, reason: Reason, message: String) {
     if let Want::Present { resolved, .. } = Arc::make_mut(want) {
         *resolved = Err(Refused { reason, message });
-    }
-}
-
-/// (user, case) is unique: the session that has the record keeps it, else the first by source.
-fn settle_workspaces(
-    decided: &mut BTreeMap<SessionName, Arc<Want>>,
-    records: &BTreeMap<SessionName, Arc<Record>>,
-) {
-    let mut claims: BTreeMap<(&UserName, &CaseName), Vec<(&Source, &SessionName)>> =
-        BTreeMap::new();
-    for (name, want) in &*decided {
-        if let Want::Present { object, source, .. } = &**want {
-            claims.entry((&object.user, &object.case)).or_default().push((source, name));
-        }
-    }
-    let mut owners: BTreeMap<(&UserName, &CaseName), &SessionName> = BTreeMap::new();
-    for (name, record) in records {
-        owners.insert((&record.user, &record.case), name);
-    }
-    let mut losers = Vec::new();
-    for (place, mut claimants) in claims {
-        claimants.sort();
-        let owner = owners.get(&place).copied().or(claimants.first().map(|(_, name)| *name));
-        let lost = claimants.iter().filter(|(_, name)| Some(*name) != owner);
-        losers.extend(lost.map(|(_, name)| {
-            let (user, case) = place;
-            let owner = owner.map(ToString::to_string).unwrap_or_default();
-            let message = format!("the workspace of {user} and {case} belongs to session {owner}");
-            ((*name).clone(), message)
-        }));
-    }
-    for (name, message) in losers {
-        if let Some(want) = decided.get_mut(&name) {
-            refuse(want, Reason::WorkspaceInUse, message);
-        }
     }
 }
 
@@ -548,14 +737,25 @@ where
 {
     /// Decides anew what the sources say, and marks what changed.
     pub(super) fn reconsider(&mut self) {
-        let records = self.doors.book.by_name();
-        let changed = self.wants.decide(&Around {
+        for name in &self.dirty {
+            self.wants.heed(name, self.doors.book.by_session(name).as_ref());
+        }
+        let around = Around {
             sources: self.sources.as_ref(),
             applied: &self.applied,
-            records: &records,
             settings: &self.settings,
             now: self.doors.clock.now(),
-        });
+        };
+        let changed = self.wants.decide(&around);
+        #[cfg(feature = "testing")]
+        self.wants.recount(&around);
+        for News { place, wrong, gone } in self.wants.news() {
+            if gone {
+                tracing::info!(%place, "not wrong any more: {wrong}");
+            } else {
+                tracing::warn!(%place, "{wrong}");
+            }
+        }
         for name in &changed {
             // What it is doing may not be wanted any more: it stops before the next step.
             if let Some(cancel) = self.live.get(name).and_then(|live| live.main.as_ref()) {

@@ -309,7 +309,7 @@ fn make(
         plan.actions.splice(0..0, actions);
         return plan;
     }
-    if let Err(full) = scarce.keep_place(&view.record.name) {
+    if let Err(full) = scarce.keep_place(view.input.policy, &view.record.name) {
         return queued(&full, actions);
     }
     if let Some(short) = short_of_space(view) {
@@ -351,7 +351,7 @@ fn start(
     if let Err(closed) = view.gate(Operation::Start) {
         return give_up_or_wait(view, &closed, Phase::Starting);
     }
-    if let Err(full) = scarce.keep_place(&view.record.name) {
+    if let Err(full) = scarce.keep_place(view.input.policy, &view.record.name) {
         return queued(&full, actions);
     }
     if !restart && let Some(short) = short_of_space(view) {

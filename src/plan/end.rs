@@ -8,10 +8,11 @@ use crate::model::{
 
 use super::container::{self, is_alive};
 use super::keep::blocked;
+use super::scarce::Scarce;
 use super::{View, held, steps, unseen};
 
 /// Decides for a session that ends, or that begins to end for this cause.
-pub(super) fn end(view: &View<'_>, cause: Option<&str>) -> SessionPlan {
+pub(super) fn end(view: &View<'_>, scarce: &Scarce, cause: Option<&str>) -> SessionPlan {
     let containers = match &view.one.containers {
         Look::Known(containers) => containers,
         Look::Unknown(why) => {
@@ -22,7 +23,7 @@ pub(super) fn end(view: &View<'_>, cause: Option<&str>) -> SessionPlan {
     if let Some(cause) = cause {
         actions.push(Action::BeginEnding { cause: cause.to_owned() });
     }
-    let mut plan = match teardown(view, containers, &mut actions) {
+    let mut plan = match teardown(view, scarce, containers, &mut actions) {
         Ok(()) => steps(Phase::Terminating, "", actions),
         Err(mut stuck) => {
             stuck.actions.splice(0..0, actions);
@@ -41,6 +42,7 @@ pub(super) fn end(view: &View<'_>, cause: Option<&str>) -> SessionPlan {
 /// The steps that are still owed. `Err` is where they stop and why.
 fn teardown(
     view: &View<'_>,
+    scarce: &Scarce,
     containers: &[Container],
     actions: &mut Vec<Action>,
 ) -> Result<(), Box<SessionPlan>> {
@@ -72,7 +74,8 @@ fn teardown(
     view.gate(Operation::Remove).map_err(|closed| stuck(&closed))?;
     let there = containers.iter().filter(|c| c.state != ContainerState::Removing);
     actions.extend(there.map(container::remove));
-    directory(view, discard, synced, has_files, actions, &stuck)?;
+    let again = has_files && !discard && synced && shared(view, scarce);
+    directory(view, discard, again, actions, &stuck)?;
     actions.push(Action::DropRecord);
     Ok(())
 }
@@ -116,8 +119,7 @@ fn final_sync(
 fn directory(
     view: &View<'_>,
     discard: bool,
-    synced: bool,
-    has_files: bool,
+    again: bool,
     actions: &mut Vec<Action>,
     stuck: &impl Fn(&super::Closed) -> Box<SessionPlan>,
 ) -> Result<(), Box<SessionPlan>> {
@@ -129,7 +131,7 @@ fn directory(
     let trashed = view.record.ending.as_ref().is_some_and(|e| e.trashed);
     if !trashed && !replaced {
         let here = matches!(view.one.workspace, Look::Known(Some(_)));
-        if here && has_files && !discard && synced && shared(view) {
+        if here && again {
             view.gate(Operation::Sync).map_err(|closed| stuck(&closed))?;
             actions.push(Action::Sync { kind: SyncKind::Final });
         }
@@ -167,12 +169,10 @@ fn unrecorded_directory(
 }
 
 /// Whether another container of the user can still write to this workspace.
-fn shared(view: &View<'_>) -> bool {
-    view.input.sessions.values().any(|other| {
+fn shared(view: &View<'_>, scarce: &Scarce) -> bool {
+    scarce.siblings(view.record).filter_map(|name| view.input.sessions.get(name)).any(|other| {
         other.record.as_ref().is_some_and(|record| {
-            record.uid != view.record.uid
-                && record.user == view.record.user
-                && record.applied.resolved.workspace.scope == Scope::User
+            record.uid != view.record.uid && record.applied.resolved.workspace.scope == Scope::User
         }) && other.containers.known().is_some_and(|all| all.iter().any(is_alive))
     })
 }

@@ -221,10 +221,17 @@ fn stopped(view: &View<'_>, own: &Own<'_>, reason: Reason) -> SessionPlan {
 /// in the way, one that already runs goes on being watched.
 fn running(view: &View<'_>, scarce: &mut Scarce, own: &Own<'_>) -> SessionPlan {
     let mut actions = Vec::new();
-    match prepare(view, scarce, own, &mut actions) {
+    let mut plan = match prepare(view, scarce, own, &mut actions) {
         Ok(()) => container::run(view, scarce, own, actions),
         Err(plan) => container::meanwhile(view, own, *plan),
+    };
+    // A container that runs does not show that its successor's image is waited for.
+    if view.record.applied.image.is_none()
+        && let Err(closed) = view.gate(Operation::Image)
+    {
+        wake(&mut plan, closed.until);
     }
+    plan
 }
 
 /// Everything a container needs: port, image, workspace, files. The port first: a lease that

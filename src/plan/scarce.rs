@@ -4,33 +4,29 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::model::{
-    Action, ClassName, ContainerState, DesiredState, Record, Resolved, SessionName, Timestamp, Uid,
-    UserName,
-};
+use crate::model::{Action, CaseName, ClassName, Record, Resolved, SessionName, Uid, UserName};
 
-use super::container::is_alive;
+use super::tally::Tally;
 use super::{Input, Policy, Session};
 
-/// What is taken so far.
+/// What is taken so far: by what is known of the sessions, and by what this pass hands out and
+/// the runners have under way.
 #[derive(Clone, Debug, Default)]
 pub struct Scarce {
-    ports: BTreeMap<u16, Option<SessionName>>,
+    tally: Tally,
+    /// Ports that somebody else holds.
+    quarantined: BTreeSet<u16>,
+    ports: BTreeMap<u16, SessionName>,
+    /// Workspaces of those whose admission is under way.
+    places: BTreeMap<(UserName, CaseName), SessionName>,
     sessions: u32,
     per_user: BTreeMap<UserName, u32>,
     starting: BTreeSet<SessionName>,
     updating: BTreeMap<ClassName, BTreeSet<SessionName>>,
     queue: u64,
-    placeless: BTreeSet<SessionName>,
+    /// Sessions that the limits leave no place; worked out when it is first asked for.
+    placeless: Option<BTreeSet<SessionName>>,
     expired: bool,
-}
-
-fn runs(record: &Record) -> bool {
-    record.wanted_state() == DesiredState::Running && record.retired.is_none()
-}
-
-fn ends(record: &Record) -> bool {
-    record.ending.is_some()
 }
 
 /// A limit is reached.
@@ -60,15 +56,28 @@ impl Scarce {
     /// Counts what is taken before anything is planned.
     pub fn count(input: &Input<'_>) -> Scarce {
         let mut scarce = Scarce::default();
-        scarce.count_ports(input);
-        scarce.count_places(input);
-        for (name, one) in &input.sessions {
-            scarce.count_starts(name, one);
+        for (name, one) in input.sessions.each() {
+            scarce.heed(name, Some(one));
         }
-        for (name, actions) in &input.underway {
-            scarce.reserve(input, name, actions);
-        }
+        scarce.begin(input);
         scarce
+    }
+
+    /// Takes in what is known of a session now; `None`: nothing is left of it. What did not change
+    /// is not counted again.
+    pub fn heed(&mut self, name: &SessionName, one: Option<&Session>) {
+        self.tally.heed(name, one);
+    }
+
+    /// A pass begins: what the last one handed out is in the records by now, or is under way, or
+    /// was not taken.
+    pub fn begin(&mut self, input: &Input<'_>) {
+        *self = Scarce { tally: std::mem::take(&mut self.tally), ..Scarce::default() };
+        let held = input.quarantine.keys().filter(|port| input.quarantined(**port).is_some());
+        self.quarantined.extend(held);
+        for (name, actions) in &input.underway {
+            self.reserve(input, name, actions);
+        }
     }
 
     /// Counts the steps of a plan that is being carried out: what they take is not in the record
@@ -78,15 +87,17 @@ impl Scarce {
         for action in actions {
             match action {
                 Action::Admit { applied, .. } if !recorded => {
+                    let (user, case) = (&applied.object.user, &applied.object.case);
                     self.sessions += 1;
-                    *self.per_user.entry(applied.object.user.clone()).or_default() += 1;
+                    *self.per_user.entry(user.clone()).or_default() += 1;
+                    self.places.insert((user.clone(), case.clone()), name.clone());
                 }
                 Action::Adopt { applied, .. } => {
                     let class = applied.resolved.class.clone();
                     self.updating.entry(class).or_default().insert(name.clone());
                 }
                 Action::LeasePort { port, .. } => {
-                    self.ports.insert(*port, Some(name.clone()));
+                    self.ports.insert(*port, name.clone());
                 }
                 Action::StartContainer { .. } => {
                     self.starting.insert(name.clone());
@@ -96,80 +107,12 @@ impl Scarce {
         }
     }
 
-    /// A lease weighs more than what a container, perhaps an old one, is published on.
-    fn count_ports(&mut self, input: &Input<'_>) {
-        let held = input.quarantine.keys().filter(|port| input.quarantined(**port).is_some());
-        self.ports.extend(held.map(|port| (*port, None)));
-        for (name, one) in &input.sessions {
-            for container in one.containers.known().into_iter().flatten() {
-                let published = container.detail.as_ref().and_then(|detail| detail.published);
-                if let Some(address) = published {
-                    self.ports.insert(address.port(), Some((*name).clone()));
-                }
-            }
-        }
-        for (name, one) in &input.sessions {
-            if let Some(port) = one.record.as_ref().and_then(|record| record.port) {
-                self.ports.insert(port, Some((*name).clone()));
-            }
-        }
-    }
-
-    /// Places go first to what ends and to live containers, then by age: a session that was
-    /// stopped and is started again queues behind those that took its place.
-    fn count_places(&mut self, input: &Input<'_>) {
-        let mut holders: Vec<(bool, Timestamp, &SessionName, &Record)> = input
-            .sessions
-            .iter()
-            .filter_map(|(name, one)| {
-                let live = one.containers.known().is_none_or(|all| all.iter().any(is_alive));
-                let holds = |record: &&Record| runs(record) || ends(record) || live;
-                let record = one.record.as_ref().filter(holds)?;
-                let none = !live && !ends(record);
-                let since = record.active_since.unwrap_or(record.created_at);
-                Some((none, since, *name, record))
-            })
-            .collect();
-        for one in input.sessions.values().filter(|one| one.record.is_none()) {
-            let lost = one.containers.known().into_iter().flatten().next();
-            if let Some(user) = lost.and_then(|container| UserName::parse(&container.user).ok()) {
-                self.sessions += 1;
-                *self.per_user.entry(user).or_default() += 1;
-            }
-        }
-        holders.sort_by_key(|(none, since, name, _)| (*none, *since, *name));
-        for (without, _, name, record) in holders {
-            let user = &record.user;
-            if without && self.limit(input.policy, user).is_some() {
-                self.placeless.insert(name.clone());
-            }
-            self.sessions += 1;
-            *self.per_user.entry(user.clone()).or_default() += 1;
-        }
-    }
-
-    fn count_starts(&mut self, name: &SessionName, one: &Session) {
-        let Some(record) = one.record.as_ref().filter(|r| runs(r) && !ends(r)) else { return };
-        let alive = one
-            .containers
-            .known()
-            .is_some_and(|all| all.iter().any(|c| c.state == ContainerState::Running));
-        if alive && record.ready_since.is_none() {
-            self.starting.insert(name.clone());
-        }
-        let updates = record.ready_generation > 0
-            && (record.ready_since.is_none()
-                || record.ready_generation < record.applied.generation);
-        if updates {
-            let class = record.applied.resolved.class.clone();
-            self.updating.entry(class).or_default().insert(name.clone());
-        }
-    }
-
     /// Which limit leaves no place, if one does.
     fn limit(&self, policy: &Policy, user: &UserName) -> Option<String> {
-        let of_user = self.per_user.get(user).copied().unwrap_or_default();
-        if policy.max_sessions > 0 && self.sessions >= policy.max_sessions {
+        let more = self.per_user.get(user).copied().unwrap_or_default();
+        let of_user = self.tally.of_user(user).saturating_add(more);
+        let sessions = self.tally.sessions().saturating_add(self.sessions);
+        if policy.max_sessions > 0 && sessions >= policy.max_sessions {
             return Some(format!("limits.sessions ({})", policy.max_sessions));
         }
         let full = policy.max_per_user > 0 && of_user >= policy.max_per_user;
@@ -177,8 +120,12 @@ impl Scarce {
     }
 
     /// Whether a session that has a record and no live container may have one.
-    pub(super) fn keep_place(&mut self, name: &SessionName) -> Result<(), Full> {
-        if self.placeless.contains(name) {
+    pub(super) fn keep_place(&mut self, policy: &Policy, name: &SessionName) -> Result<(), Full> {
+        if policy.max_sessions == 0 && policy.max_per_user == 0 {
+            return Ok(());
+        }
+        let placeless = self.placeless.get_or_insert_with(|| self.tally.placeless(policy));
+        if placeless.contains(name) {
             return Err(self.queue("the limit on sessions".to_owned()));
         }
         Ok(())
@@ -204,8 +151,7 @@ impl Scarce {
     /// against it.
     pub(super) fn take_start(&mut self, policy: &Policy, name: &SessionName) -> Result<(), Full> {
         let most = usize::try_from(policy.max_starts).unwrap_or(usize::MAX);
-        let others = self.starting.iter().filter(|other| *other != name).count();
-        if most > 0 && others >= most {
+        if most > 0 && others(Some(&self.tally.starting), Some(&self.starting), name) >= most {
             return Err(self.queue(format!("limits.concurrentStarts ({most})")));
         }
         self.starting.insert(name.clone());
@@ -219,11 +165,10 @@ impl Scarce {
 
     /// Leave to take a changed class into force now.
     pub(super) fn take_update(&mut self, class: &ClassName, most: u32, name: &SessionName) -> bool {
-        let taken = self.updating.entry(class.clone()).or_default();
         let most = usize::try_from(most.max(1)).unwrap_or(usize::MAX);
-        let free = taken.iter().filter(|other| *other != name).count() < most;
+        let free = others(self.tally.updating(class), self.updating.get(class), name) < most;
         if free {
-            taken.insert(name.clone());
+            self.updating.entry(class.clone()).or_default().insert(name.clone());
         }
         free
     }
@@ -242,16 +187,18 @@ impl Scarce {
             // holds would never be passed once their quarantines end faster than they are tried.
             let (first, last) = policy.bounds.ports;
             let from = avoid.filter(|port| (first..=last).contains(port)).unwrap_or(first);
-            (from..=last)
-                .chain(first..from)
-                .find(|port| !self.ports.contains_key(port) && Some(*port) != avoid)
-                .ok_or(NoPort::Exhausted)?
+            let also = |port: u16| {
+                self.ports.contains_key(&port)
+                    || self.quarantined.contains(&port)
+                    || Some(port) == avoid
+            };
+            let below = || self.tally.first_free(first, from.checked_sub(1)?, also);
+            let free = self.tally.first_free(from, last, also).or_else(below);
+            free.ok_or(NoPort::Exhausted)?
         } else {
-            match self.ports.get(&fixed) {
-                Some(Some(owner)) if owner != name => {
-                    return Err(NoPort::InUse(Some(owner.clone())));
-                }
-                Some(None) => return Err(NoPort::InUse(None)),
+            match self.owner_of_port(fixed) {
+                Some(owner) if owner != name => return Err(NoPort::InUse(Some(owner.clone()))),
+                None if self.quarantined.contains(&fixed) => return Err(NoPort::InUse(None)),
                 _ if Some(fixed) == avoid => return Err(NoPort::InUse(None)),
                 _ => fixed,
             }
@@ -260,18 +207,42 @@ impl Scarce {
         if super::planted::ports_race() {
             return Ok(port);
         }
-        self.ports.insert(port, Some(name.clone()));
+        self.ports.insert(port, name.clone());
         Ok(port)
+    }
+
+    /// Which session has a port.
+    fn owner_of_port(&self, port: u16) -> Option<&SessionName> {
+        self.ports.get(&port).or_else(|| self.tally.owner_of_port(port))
     }
 
     /// Whether a port is leased or held by anyone but this session.
     pub(super) fn is_anothers(&self, port: u16, name: &SessionName) -> bool {
-        matches!(self.ports.get(&port), Some(Some(owner)) if owner != name)
+        self.owner_of_port(port).is_some_and(|owner| owner != name)
+    }
+
+    /// Another session whose record has the workspace of a user and case, or is about to: one
+    /// that ends must be gone first.
+    pub(super) fn owner_of_place(
+        &self,
+        user: &UserName,
+        case: &CaseName,
+        but: &SessionName,
+    ) -> Option<&SessionName> {
+        let admitted = || self.places.get(&(user.clone(), case.clone()));
+        let owner = self.tally.owner_of_place(user, case, but).or_else(admitted);
+        owner.filter(|owner| *owner != but)
+    }
+
+    /// All sessions whose records have workspaces of a record's user.
+    pub(super) fn siblings(&self, record: &Record) -> impl Iterator<Item = &SessionName> {
+        self.tally.sessions_of(&record.user)
     }
 
     /// All ports taken.
     pub fn ports(&self) -> BTreeSet<u16> {
-        self.ports.keys().copied().collect()
+        let ours = self.tally.ports().chain(self.ports.keys().copied());
+        ours.chain(self.quarantined.iter().copied()).collect()
     }
 
     /// Stands for the uid that the executor will mint.
@@ -279,4 +250,15 @@ impl Scarce {
     pub(super) fn no_uid(&self) -> Uid {
         Uid::from_bytes([0; 16])
     }
+}
+
+/// How many sessions but this one are in either.
+fn others(
+    known: Option<&BTreeSet<SessionName>>,
+    taken: Option<&BTreeSet<SessionName>>,
+    name: &SessionName,
+) -> usize {
+    let both = |one: &SessionName| known.is_some_and(|known| known.contains(one));
+    let more = taken.into_iter().flatten().filter(|one| *one != name && !both(one)).count();
+    known.map_or(0, |known| known.len() - usize::from(known.contains(name))) + more
 }

@@ -11,6 +11,7 @@ mod limits;
 mod restarts;
 mod sim;
 mod sources;
+mod tally;
 mod updates;
 
 use expect_test::Expect;

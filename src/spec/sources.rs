@@ -35,7 +35,7 @@ pub struct Sources {
     /// The commit that all of it is from; empty: the directory is no revision of a repository.
     pub revision: String,
     /// Files by path relative to the root.
-    pub files: BTreeMap<String, SourceFile>,
+    pub files: Arc<BTreeMap<String, SourceFile>>,
 }
 
 /// Whether a file of this name is looked at at all.

@@ -3,6 +3,7 @@
 use expect_test::expect;
 
 use super::check;
+use super::world::{World, at, name};
 
 #[test]
 fn a_session_s_own_edit_acts_at_once() {
@@ -350,6 +351,17 @@ fn a_missing_new_image_leaves_the_old_container_running() {
             ann-one is Running
         "#]],
     );
+}
+
+#[test]
+fn a_missing_new_image_is_tried_again_at_its_time_behind_the_old_container() {
+    let world = World::parse(
+        "want ann-one image=web2
+         record ann-one image=web2 generation=2 unpinned port=8001 ready was-ready=1 good=web fail=Image*2:ImageMissing@11:59:50+20
+         container ann-one running port=8001 passing",
+    );
+    let plan = world.plan();
+    assert_eq!(plan.get(&name("ann-one")).and_then(|plan| plan.wake_at), Some(at("12:00:10")));
 }
 
 #[test]

@@ -544,7 +544,7 @@ impl World {
         Input {
             now: self.now,
             policy: &self.policy,
-            sessions: self.sessions.iter().collect(),
+            sessions: &self.sessions,
             space: self.space.clone(),
             ended: &NONE_ENDED,
             quarantine: &self.quarantine,

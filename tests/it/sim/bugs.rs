@@ -38,6 +38,8 @@ pub enum Bug {
     RandomNames,
     /// Two sessions are given the same port.
     PortRace,
+    /// What a session gives up still counts.
+    StaleCount,
     /// What does not run is not listed.
     ForgottenOrphans,
     /// A container that was found made is not compared with what was asked for.
@@ -54,6 +56,7 @@ impl Bug {
         Bug::EmptyListingIsAbsence,
         Bug::RandomNames,
         Bug::PortRace,
+        Bug::StaleCount,
         Bug::ForgottenOrphans,
         Bug::AdoptedUnproven,
         Bug::TakenIsConflict,

@@ -59,6 +59,8 @@ pub fn run(config: &Config) -> Outcome {
 
 async fn story(config: &Config) -> Outcome {
     docket::plan::planted::race_ports(config.bug == Some(Bug::PortRace));
+    docket::plan::planted::count_stale(config.bug == Some(Bug::StaleCount));
+    docket::plan::planted::recount(true);
     let seed = config.seed;
     let sky = Sky::new(seed, PER_MILLE, config.trace);
     let clock = FakeClock::new(mix(seed ^ 1));

@@ -119,6 +119,7 @@ impl Site {
         if trouble.is_some() {
             files.clear();
         }
+        let files = Arc::new(files);
         Sources { root: "specs".to_owned(), trouble, revision: String::new(), files }
     }
 

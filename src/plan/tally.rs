@@ -1,0 +1,272 @@
+//! What each session takes of what there is only so much of, kept up one session at a time: a
+//! pass costs what changed since the one before.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::{
+    CaseName, ClassName, ContainerState, DesiredState, Record, SessionName, Timestamp, UserName,
+};
+
+use super::container::is_alive;
+use super::{Policy, Session};
+
+/// What one session takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Share {
+    /// Ports its containers are published on, and the one in its record.
+    published: BTreeSet<u16>,
+    leased: Option<u16>,
+    /// Whose workspace its record has.
+    place: Option<(UserName, CaseName)>,
+    /// That it has a place among those that may run, and which in their order.
+    holds: Option<Order>,
+    /// Whose container it is that has no record.
+    lost: Option<UserName>,
+    starting: bool,
+    updating: Option<ClassName>,
+}
+
+/// Places go first to what ends and to live containers, then by age: a session that was stopped
+/// and is started again queues behind those that took its place.
+type Order = (bool, Timestamp);
+
+/// What all sessions take.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tally {
+    shares: BTreeMap<SessionName, Share>,
+    published: BTreeMap<u16, BTreeSet<SessionName>>,
+    leased: BTreeMap<u16, BTreeSet<SessionName>>,
+    places: BTreeMap<UserName, BTreeMap<CaseName, BTreeSet<SessionName>>>,
+    holders: BTreeMap<(Order, SessionName), UserName>,
+    lost: u32,
+    per_user: BTreeMap<UserName, u32>,
+    pub(super) starting: BTreeSet<SessionName>,
+    updating: BTreeMap<ClassName, BTreeSet<SessionName>>,
+}
+
+fn runs(record: &Record) -> bool {
+    record.wanted_state() == DesiredState::Running && record.retired.is_none()
+}
+
+fn ends(record: &Record) -> bool {
+    record.ending.is_some()
+}
+
+impl Share {
+    fn of(one: &Session) -> Share {
+        let mut share = Share::default();
+        let containers = one.containers.known().into_iter().flatten();
+        for container in containers.clone() {
+            let published = container.detail.as_ref().and_then(|detail| detail.published);
+            share.published.extend(published.map(|address| address.port()));
+        }
+        let Some(record) = &one.record else {
+            let lost = containers.clone().next();
+            share.lost = lost.and_then(|container| UserName::parse(&container.user).ok());
+            return share;
+        };
+        share.leased = record.port;
+        share.place = Some((record.user.clone(), record.case.clone()));
+        let live = one.containers.known().is_none_or(|all| all.iter().any(is_alive));
+        if runs(record) || ends(record) || live {
+            let since = record.active_since.unwrap_or(record.created_at);
+            share.holds = Some((!live && !ends(record), since));
+        }
+        if runs(record) && !ends(record) {
+            let running = |all: &Vec<_>| {
+                all.iter().any(|c: &crate::model::Container| c.state == ContainerState::Running)
+            };
+            let alive = one.containers.known().is_some_and(running);
+            share.starting = alive && record.ready_since.is_none();
+            let updates = record.ready_generation > 0
+                && (record.ready_since.is_none()
+                    || record.ready_generation < record.applied.generation);
+            share.updating = updates.then(|| record.applied.resolved.class.clone());
+        }
+        share
+    }
+}
+
+impl Tally {
+    /// Takes in what is known of a session now; `None`: nothing is left of it.
+    pub(super) fn heed(&mut self, name: &SessionName, one: Option<&Session>) {
+        let share = one.map(Share::of).unwrap_or_default();
+        if self.shares.get(name) == Some(&share) {
+            return;
+        }
+        #[cfg(feature = "testing")]
+        if share.leased.is_none() && super::planted::counts_stale() {
+            return;
+        }
+        if let Some(before) = self.shares.remove(name) {
+            self.forget(name, before);
+        }
+        if share != Share::default() {
+            self.add(name, &share);
+            self.shares.insert(name.clone(), share);
+        }
+    }
+
+    fn add(&mut self, name: &SessionName, share: &Share) {
+        for port in &share.published {
+            self.published.entry(*port).or_default().insert(name.clone());
+        }
+        if let Some(port) = share.leased {
+            self.leased.entry(port).or_default().insert(name.clone());
+        }
+        if let (Some(order), Some((user, _))) = (share.holds, &share.place) {
+            self.holders.insert((order, name.clone()), user.clone());
+            *self.per_user.entry(user.clone()).or_default() += 1;
+        }
+        if let Some((user, case)) = &share.place {
+            let cases = self.places.entry(user.clone()).or_default();
+            cases.entry(case.clone()).or_default().insert(name.clone());
+        }
+        if let Some(user) = &share.lost {
+            self.lost += 1;
+            *self.per_user.entry(user.clone()).or_default() += 1;
+        }
+        if share.starting {
+            self.starting.insert(name.clone());
+        }
+        if let Some(class) = &share.updating {
+            self.updating.entry(class.clone()).or_default().insert(name.clone());
+        }
+    }
+
+    fn forget(&mut self, name: &SessionName, share: Share) {
+        for port in &share.published {
+            take_out(&mut self.published, port, name);
+        }
+        if let Some(port) = share.leased {
+            take_out(&mut self.leased, &port, name);
+        }
+        if let (Some(order), Some((user, _))) = (share.holds, &share.place) {
+            self.holders.remove(&(order, name.clone()));
+            self.one_less(user);
+        }
+        if let Some((user, case)) = &share.place
+            && let Some(cases) = self.places.get_mut(user)
+        {
+            take_out(cases, case, name);
+            if cases.is_empty() {
+                self.places.remove(user);
+            }
+        }
+        if let Some(user) = &share.lost {
+            self.lost = self.lost.saturating_sub(1);
+            self.one_less(user);
+        }
+        self.starting.remove(name);
+        if let Some(class) = &share.updating {
+            take_out(&mut self.updating, class, name);
+        }
+    }
+
+    fn one_less(&mut self, user: &UserName) {
+        if let Some(count) = self.per_user.get_mut(user) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.per_user.remove(user);
+            }
+        }
+    }
+
+    /// Whether a session's record has a port, or a container is published on it, and whose: a
+    /// lease weighs more than what a container, perhaps an old one, is published on.
+    pub(super) fn owner_of_port<'a>(&'a self, port: u16) -> Option<&'a SessionName> {
+        let of = |all: &'a BTreeMap<u16, BTreeSet<SessionName>>| all.get(&port)?.last();
+        of(&self.leased).or_else(|| of(&self.published))
+    }
+
+    /// Ports that are leased or published, in order; some come twice.
+    pub(super) fn ports(&self) -> impl Iterator<Item = u16> + '_ {
+        self.leased.keys().chain(self.published.keys()).copied()
+    }
+
+    /// The first port of a range that is neither leased nor published, nor among `also`.
+    pub(super) fn first_free(
+        &self,
+        first: u16,
+        last: u16,
+        also: impl Fn(u16) -> bool,
+    ) -> Option<u16> {
+        if first > last {
+            return None;
+        }
+        let ports = first..=last;
+        // Both in step: what is taken is mostly one run from the beginning.
+        let mut leased = self.leased.range(ports.clone()).map(|(port, _)| *port).peekable();
+        let mut published = self.published.range(ports.clone()).map(|(port, _)| *port).peekable();
+        for port in ports {
+            while leased.next_if(|taken| *taken < port).is_some() {}
+            while published.next_if(|taken| *taken < port).is_some() {}
+            let taken = leased.peek() == Some(&port) || published.peek() == Some(&port);
+            if !taken && !also(port) {
+                return Some(port);
+            }
+        }
+        None
+    }
+
+    /// Sessions that have a place.
+    pub(super) fn sessions(&self) -> u32 {
+        u32::try_from(self.holders.len()).unwrap_or(u32::MAX).saturating_add(self.lost)
+    }
+
+    /// Of those, a user's.
+    pub(super) fn of_user(&self, user: &UserName) -> u32 {
+        self.per_user.get(user).copied().unwrap_or_default()
+    }
+
+    /// Another session whose record has a workspace.
+    pub(super) fn owner_of_place(
+        &self,
+        user: &UserName,
+        case: &CaseName,
+        but: &SessionName,
+    ) -> Option<&SessionName> {
+        self.places.get(user)?.get(case)?.iter().find(|name| *name != but)
+    }
+
+    /// All sessions whose records have workspaces of a user.
+    pub(super) fn sessions_of(&self, user: &UserName) -> impl Iterator<Item = &SessionName> {
+        self.places.get(user).into_iter().flat_map(BTreeMap::values).flatten()
+    }
+
+    /// Sessions of a class that a changed spec is on its way into.
+    pub(super) fn updating(&self, class: &ClassName) -> Option<&BTreeSet<SessionName>> {
+        self.updating.get(class)
+    }
+
+    /// Sessions without a live container for which the limits leave no place.
+    pub(super) fn placeless(&self, policy: &Policy) -> BTreeSet<SessionName> {
+        let mut placeless = BTreeSet::new();
+        let mut per_user: BTreeMap<&UserName, u32> = BTreeMap::new();
+        for share in self.shares.values() {
+            if let Some(user) = &share.lost {
+                *per_user.entry(user).or_default() += 1;
+            }
+        }
+        for (sessions, (((without, _), name), user)) in (self.lost..).zip(&self.holders) {
+            let of_user = per_user.entry(user).or_default();
+            let full = |most: u32, taken: u32| most > 0 && taken >= most;
+            if *without
+                && (full(policy.max_sessions, sessions) || full(policy.max_per_user, *of_user))
+            {
+                placeless.insert(name.clone());
+            }
+            *of_user += 1;
+        }
+        placeless
+    }
+}
+
+fn take_out<K: Ord>(all: &mut BTreeMap<K, BTreeSet<SessionName>>, key: &K, name: &SessionName) {
+    if let Some(names) = all.get_mut(key) {
+        names.remove(name);
+        if names.is_empty() {
+            all.remove(key);
+        }
+    }
+}
