@@ -404,12 +404,16 @@ impl Workspaces for Local {
         };
         let stop = Arc::new(AtomicBool::new(false));
         let _guard = StopOnDrop(Arc::clone(&stop));
-        let (place, base) = (place.clone(), scan::needed(base));
-        self.slow(about, move |inner| {
+        let (place, base) = (place.clone(), Arc::new(scan::needed(base)));
+        let known = Arc::clone(&base);
+        let scan = self.slow(about, move |inner| {
             let case = inner.open_case(&place)?;
-            scan::scan(&case, &rules, &base, &stop)
-        })
-        .await
+            scan::scan(&case, &rules, &known, &stop)
+        });
+        let scan = scan.await;
+        // Taking it apart is not waited for.
+        drop(tokio::task::spawn_blocking(move || drop(base)));
+        scan
     }
 
     async fn read(

@@ -141,6 +141,19 @@ pub enum FilesError {
         /// Which bound.
         why: NoRoom,
     },
+    /// It is not to come: no file here may be so large.
+    #[error(
+        "`{path}` stays in the store: it has {size} bytes, and workspace.limits.fileSize is \
+         {limit} bytes; raise that, or take its row out of manifest.json"
+    )]
+    TooLarge {
+        /// The file.
+        path: RelPath,
+        /// Its bytes, as its row or the store says.
+        size: u64,
+        /// What one may have.
+        limit: u64,
+    },
     /// Others kept swapping the manifest.
     #[error("others changed the manifest of {case} {RACES} times in a row")]
     Contended {
@@ -177,7 +190,9 @@ impl FilesError {
             FilesError::ObjectMissing { .. } => FilesErrorKind::ObjectMissing,
             FilesError::Corrupt { .. } => FilesErrorKind::Corrupt,
             FilesError::Cut { .. } => FilesErrorKind::StoreUnavailable,
-            FilesError::NoRoom { why: NoRoom::Quota { .. }, .. } => FilesErrorKind::OverQuota,
+            FilesError::NoRoom { why: NoRoom::Quota { .. }, .. } | FilesError::TooLarge { .. } => {
+                FilesErrorKind::OverQuota
+            }
             FilesError::NoRoom { why: NoRoom::Floor { .. }, .. } => FilesErrorKind::NoSpace,
             FilesError::Contended { .. } => FilesErrorKind::StoreUnavailable,
             FilesError::Exclude(_) => FilesErrorKind::Io,
@@ -338,6 +353,19 @@ impl<W: Workspaces, O: Objects, C: Clock> Files<'_, W, O, C> {
         self.work(false)?.hydrate(base, come::Wanted::Paths(paths), progress).await
     }
 
+    /// Large files that wait, that wait for something else than `before`, and for which opening will
+    /// fail: full keys, and why, by path. One listing says it of all of them.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn missing(
+        &self,
+        before: Option<&Base>,
+        base: &Base,
+    ) -> Result<BTreeMap<RelPath, (String, String)>, StoreError> {
+        large::missing(self.objects, self.place, self.spec, before, base).await
+    }
+
     fn work(&self, emptied: bool) -> Result<Work<'_, W, O, C>, FilesError> {
         let Files { workspaces, objects, clock, place, spec, owner, bounds } = *self;
         let excludes = Excludes::new(&spec.sync_exclude)?;
@@ -414,15 +442,17 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
     /// The common case: one HEAD and one scan beside each other tell that nothing changed.
     async fn glance(&self, base: &Base, mode: ScanMode) -> Result<Glance, FilesError> {
         let case = self.case();
-        let (same, scan) = tokio::join!(
+        // What is answered if nothing changed is made ready while others look.
+        let (same, scan, kept) = tokio::join!(
             remote::is_same(self.objects, &case, base),
-            self.workspaces.scan(self.place, self.spec, base, mode)
+            self.workspaces.scan(self.place, self.spec, base, mode),
+            async { base.clone() }
         );
         let (same, scan) = (same?, scan?);
         let waits = |kind: &LocalKind| matches!(kind, LocalKind::Placeholder { .. });
         let forms = self.opens || !scan.entries.values().any(|entry| waits(&entry.kind));
         if same && forms && at_rest(base, &scan) {
-            return Ok(Glance::AtRest(self.tell_rest(base, &scan)));
+            return Ok(Glance::AtRest(self.tell_rest(kept, &scan)));
         }
         Ok(Glance::Moved(same.then(|| remote::of_base(base)), scan))
     }

@@ -67,6 +67,8 @@ pub(super) enum Prefetch {
 struct Lane {
     turn: Arc<tokio::sync::Mutex<()>>,
     background: Mutex<CancellationToken>,
+    /// Whether this process looked for the objects of files that wait.
+    looked: AtomicBool,
 }
 
 impl Lanes {
@@ -240,11 +242,12 @@ where
     say_unconditional(doors).await;
     let now = doors.clock.now();
     let conflicts = found.seen.conflicts;
-    keep(doors, &record.uid, base.as_ref(), found, |record| {
+    let kept = keep(doors, &record.uid, base.as_ref(), found, |record| {
         record.last_sync = Some(now);
         record.failures.remove(&Operation::Sync);
-    })
-    .await?;
+    });
+    let after = kept.await?;
+    tell_missing(doors, record, &files, base.as_ref(), &after).await;
     if conflicts > 0 {
         let message = format!("changed on both sides, and both kept: {}", many(conflicts, "file"));
         doors.book.event(now, Some(&record.name), true, "Conflict", message);
@@ -334,22 +337,65 @@ where
         found = work => found?,
     };
     let now = doors.clock.now();
-    keep(doors, &record.uid, base.as_ref(), found, |record| {
+    let kept = keep(doors, &record.uid, base.as_ref(), found, |record| {
         record.hydrated = true;
         record.last_sync = record.last_sync.or(Some(now));
         record.failures.remove(&Operation::Hydrate);
-    })
-    .await
+    });
+    let after = kept.await?;
+    tell_missing(doors, record, &files, base.as_ref(), &after).await;
+    Ok(())
 }
 
-/// Keeps an index and its counts in one batch with a change of the record.
+/// Files named in an event.
+const NAMED: usize = 3;
+
+/// Says of large files that begin to wait, and once of all that do, what would otherwise be found
+/// out by who opens them: that the store has not what they wait for, or that it may not come.
+async fn tell_missing<E, O, W, L, C>(
+    doors: &Doors<E, O, W, L, C>,
+    record: &Record,
+    files: &Files<'_, W, O, C>,
+    before: Option<&crate::model::Base>,
+    base: &crate::model::Base,
+) where
+    O: Objects,
+    W: Workspaces,
+    L: Ledger,
+    C: Clock,
+{
+    let looked = doors.lanes.of(&record.uid).looked.swap(true, Ordering::Relaxed);
+    let before = before.filter(|_| looked);
+    let missing = match files.missing(before, base).await {
+        Ok(missing) if missing.is_empty() => return,
+        Ok(missing) => missing,
+        Err(error) => {
+            tracing::debug!(session = %record.name, %error, "what waits was not looked for");
+            return;
+        }
+    };
+    let named: Vec<String> = missing.keys().take(NAMED).map(|path| format!("`{path}`")).collect();
+    let more = if missing.len() > NAMED { ", ..." } else { "" };
+    let message = format!(
+        "opening will fail for {}: {}{more}; `docket files {}` says why",
+        many(missing.len() as u64, "file"),
+        named.join(", "),
+        record.name
+    );
+    doors.book.event(doors.clock.now(), Some(&record.name), true, "ObjectMissing", message);
+    for (key, why) in missing.into_values() {
+        doors.lanes.failures.set(&key, Some(why));
+    }
+}
+
+/// Keeps an index and its counts in one batch with a change of the record; the index.
 pub(super) async fn keep<E, O, W, L, C>(
     doors: &Doors<E, O, W, L, C>,
     uid: &Uid,
     before: Option<&crate::model::Base>,
     found: Found,
     change: impl FnOnce(&mut Record) + Send,
-) -> Result<(), StepError>
+) -> Result<crate::model::Base, StepError>
 where
     W: Workspaces,
     L: Ledger,
@@ -372,7 +418,7 @@ where
     if moved {
         copy_record(doors, &after, Some(&base)).await;
     }
-    Ok(())
+    Ok(base)
 }
 
 /// Fetches files on request, these and what lies beneath them; the answer for people.

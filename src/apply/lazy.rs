@@ -43,7 +43,8 @@ impl Failures {
         self.locked().get(key).cloned()
     }
 
-    fn set(&self, key: &str, why: Option<String>) {
+    /// Notes it, or that it is over.
+    pub(super) fn set(&self, key: &str, why: Option<String>) {
         let mut all = self.locked();
         match why {
             None => drop(all.remove(key)),

@@ -142,10 +142,11 @@ where
             }
         };
         let now = doors.clock.now();
-        Ok(keep(doors, &record.uid, base.as_ref(), found, |record| {
+        keep(doors, &record.uid, base.as_ref(), found, |record| {
             record.last_sync = Some(now);
             record.failures.remove(&Operation::Sync);
         })
-        .await?)
+        .await?;
+        Ok(())
     }
 }

@@ -56,7 +56,10 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         orders.sort_by_key(|order| order.row.size.unwrap_or_default());
         let mut done = Progress {
             files_total: orders.len() as u64,
-            bytes_total: orders.iter().filter_map(|order| order.row.size).sum(),
+            bytes_total: orders
+                .iter()
+                .filter_map(|order| order.row.size)
+                .fold(0, u64::saturating_add),
             ..Progress::default()
         };
         progress(done);
@@ -66,6 +69,11 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         let mut coming = Abreast::new(self.bounds.turns);
         loop {
             while let Some(order) = waiting.peek() {
+                if let Some(error) = self.too_large(order) {
+                    outcome.uncome.push((order.path.clone(), error));
+                    waiting.next();
+                    continue;
+                }
                 let alone = coming.is_idle() && arrived.is_empty();
                 let Some(held) = self.hold(order, alone).await else { break };
                 if !coming.has_room().await {
@@ -132,6 +140,13 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
                 }
             }
         }
+    }
+
+    /// Why an order is not to be carried out whatever room there is.
+    fn too_large(&self, order: &Order<'_>) -> Option<FilesError> {
+        let limit = self.spec.max_file_size;
+        let size = order.row.size.filter(|size| *size > limit)?;
+        Some(FilesError::TooLarge { path: order.path.clone(), size, limit })
     }
 
     /// The right to hold an order in memory: `Some(None)`: a large one needs none; `None`: not now.

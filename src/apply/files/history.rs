@@ -143,7 +143,7 @@ async fn rows<O: Objects>(
 fn holds(before: Option<&Rows>, rows: &Rows) -> Holds {
     Holds {
         files: rows.len() as u64,
-        bytes: rows.values().filter_map(|row| row.size).sum(),
+        bytes: rows.values().filter_map(|row| row.size).fold(0, u64::saturating_add),
         difference: before.map(|before| Difference::between(before, rows)),
     }
 }

@@ -2,15 +2,63 @@
 //! file. One form gives way to the other when the mode or the class changed; the new one always
 //! stands before the old one goes.
 
+use std::collections::BTreeMap;
+
 use super::{FilesError, Outcome, Work};
-use crate::model::{BaseEntry, ManifestEntry, RelPath, Stub};
+use crate::model::{Base, BaseEntry, ManifestEntry, RelPath, Stub, WorkspaceSpec};
 use crate::sync::Plan;
 use crate::world::{
-    Clock, Expect, Objects, Placeholder, WorkspaceError, WorkspaceErrorKind, Workspaces,
+    Clock, Expect, Objects, Place, Placeholder, StoreError, WorkspaceError, WorkspaceErrorKind,
+    Workspaces,
 };
 
 /// Placeholders placed in one call.
 const BATCH: usize = 1000;
+
+/// See [`super::Files::missing`].
+pub(super) async fn missing<O: Objects>(
+    objects: &O,
+    place: &Place,
+    spec: &WorkspaceSpec,
+    before: Option<&Base>,
+    base: &Base,
+) -> Result<BTreeMap<RelPath, (String, String)>, StoreError> {
+    let known = |path: &RelPath, key: &str| {
+        let before = before.and_then(|before| before.files.get(path));
+        before.is_some_and(|known| known.stamp.is_none() && known.storage_key == key)
+    };
+    let waiting = base
+        .files
+        .iter()
+        .filter(|(path, entry)| entry.stamp.is_none() && !known(path, &entry.storage_key));
+    let waiting: Vec<(&RelPath, &BaseEntry)> = waiting.collect();
+    if waiting.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let prefix = format!("{}/{}/", place.user, place.case);
+    let listed = objects.list(&prefix).await?;
+    let sizes: BTreeMap<&str, u64> = listed
+        .iter()
+        .filter_map(|meta| Some((meta.key.strip_prefix(&prefix)?, meta.size)))
+        .collect();
+    let told = waiting.into_iter().filter_map(|(path, entry)| {
+        let key = entry.storage_key.as_str();
+        let too_large = entry.size > spec.max_file_size;
+        let why = match sizes.get(key) {
+            _ if too_large => {
+                let (size, limit) = (entry.size, spec.max_file_size);
+                let why = FilesError::TooLarge { path: path.clone(), size, limit }.to_string();
+                return Some((path.clone(), (format!("{prefix}{key}"), why)));
+            }
+            Some(size) if *size == entry.size => return None,
+            Some(size) => format!("its object has {size} bytes, its row says {}", entry.size),
+            None => "its object is not in the store".to_owned(),
+        };
+        let why = format!("{why}; put the right one back, or take its row out of manifest.json");
+        Some((path.clone(), (format!("{prefix}{key}"), why)))
+    });
+    Ok(told.collect())
+}
 
 impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
     /// Sees to it that something stands for each of these.
@@ -55,8 +103,11 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
             plan.placeholders.contains(*path) && plan.agreed.contains_key(*path)
         });
         outcome.agreed.extend(there.into_iter().map(|(path, entry)| (path.clone(), entry)));
+        // What may not be here has nothing that stands for it.
         let (excluded, missing): (Vec<_>, Vec<_>) =
-            missing.into_iter().partition(|(path, _)| self.is_excluded(path));
+            missing.into_iter().partition(|(path, entry)| {
+                self.is_excluded(path) || entry.size > self.spec.max_file_size
+            });
         outcome.agreed.extend(excluded.into_iter().map(|(path, entry)| (path.clone(), entry)));
         for batch in missing.chunks(BATCH) {
             let files = batch.iter().map(|(path, entry)| Placeholder {

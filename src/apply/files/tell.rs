@@ -25,8 +25,8 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
     }
 
     /// Nothing was found to do.
-    pub(super) fn tell_rest(&self, base: &Base, scan: &Scan) -> Found {
-        Found { seen: self.count(base, scan), base: base.clone(), remarks: Vec::new() }
+    pub(super) fn tell_rest(&self, base: Base, scan: &Scan) -> Found {
+        Found { seen: self.count(&base, scan), base, remarks: Vec::new() }
     }
 
     /// After a hydration: what is new here waits for the next sync.

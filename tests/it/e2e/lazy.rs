@@ -399,6 +399,13 @@ fn a_file_that_cannot_come_is_an_error_to_its_reader_alone() {
     assert_eq!(check(&view, "fine"), (200, checked(&files[2].1)));
     let listed = rig.ok(&["files", "ann-one"]);
     assert!(listed.contains("its object is not in the store"), "{listed}");
+    // The next operator looks for itself, before anybody opens anything.
+    rig.kill();
+    rig.start();
+    let told = "opening will fail for 2 files: `lost`, `wrong`";
+    rig.until("it is told", |rig| rig.ok(&["events", "ann-one"]).contains(told));
+    let listed = rig.ok(&["files", "ann-one"]);
+    assert!(listed.contains("its object is not in the store"), "{listed}");
 }
 
 /// Stub files stand for large ones, and everybody is told why.

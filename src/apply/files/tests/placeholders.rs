@@ -113,6 +113,50 @@ impl Desk {
     }
 }
 
+/// Somebody else removed or replaced an object: that is known before anybody opens its file.
+#[tokio::test]
+async fn a_file_whose_object_is_missing_is_told_before_it_is_opened() {
+    let desk = Desk::new().await;
+    let base = desk.base.clone().unwrap();
+    let missing = async |before| desk.all().missing(before, &base).await.unwrap();
+    assert_eq!(missing(None).await, BTreeMap::new());
+    desk.store.put_by_hand("ann/one/k/big", b"other".to_vec());
+    desk.store.delete("ann/one/k/large").await.unwrap();
+    let told = missing(None).await;
+    let told: Vec<String> =
+        told.iter().map(|(path, (key, why))| format!("{path} {key} {why}\n")).collect();
+    expect_test::expect![[r#"
+        big ann/one/k/big its object has 5 bytes, its row says 10; put the right one back, or take its row out of manifest.json
+        d/large ann/one/k/large its object is not in the store; put the right one back, or take its row out of manifest.json
+    "#]]
+    .assert_eq(&told.concat());
+    assert_eq!(missing(Some(&base)).await, BTreeMap::new(), "only what is new is looked for");
+}
+
+/// A row may say any size: what no file here may have has nothing that stands for it, and holds up
+/// nobody.
+#[tokio::test]
+async fn a_file_larger_than_its_limit_stays_in_the_store_and_the_limit_is_named() {
+    let mut desk = Desk::new().await;
+    desk.sync(ScanMode::Quick).await;
+    let huge = MANIFEST.replace("\"size\": 12", "\"size\": 9000000000000000000");
+    desk.store.put_by_hand("ann/one/manifest.json", huge.into_bytes());
+    desk.base = None;
+    desk.disk = MemoryDisk::new(FakeClock::new(7));
+    desk.disk.open_from(Some(desk.store.clone()));
+    desk.place.id = Some(desk.disk.ensure(&desk.place, (0, 0)).await.unwrap().id);
+    desk.hydrate().await;
+    assert_eq!(desk.placeholders(), ["big"]);
+    let base = desk.base.clone().unwrap();
+    let told = desk.all().missing(None, &base).await.unwrap();
+    expect_test::expect!["`d/large` stays in the store: it has 9000000000000000000 bytes, and workspace.limits.fileSize is 1073741824 bytes; raise that, or take its row out of manifest.json"]
+        .assert_eq(&told[&path("d/large")].1);
+    let asked = desk.all().hydrate_paths(Some(&base), &[path("d/large")], &|_| ()).await;
+    assert!(asked.unwrap_err().to_string().contains("workspace.limits.fileSize"));
+    desk.sync(ScanMode::Quick).await;
+    assert!(desk.manifest().contains_key("d/large"), "its row stays");
+}
+
 /// A row without a time is as old as its object; one whose object is not listed came just now.
 #[tokio::test]
 async fn a_placeholder_whose_row_has_no_time_gets_that_of_its_object_and_keeps_it() {
