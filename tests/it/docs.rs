@@ -1,6 +1,7 @@
 //! The book in `docs/` is true: pages that can be made from the code are made from it, every reason has its entry, every
 //! example is acceptable, every command is one, every link leads somewhere. What needs an engine is in `e2e/semantics.rs`.
 
+mod faults;
 mod pages;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,12 @@ fn the_page_of_fields_is_made_from_the_schema() {
 #[test]
 fn the_page_of_the_configuration_is_made_from_the_keys() {
     expect_file!["../../docs/src/configuration.md"].assert_eq(&pages::configuration());
+}
+
+#[test]
+fn the_page_of_faults_is_made_from_the_tests_and_none_is_open() {
+    expect_file!["../../docs/src/faults.md"].assert_eq(&faults::page(&root()));
+    assert_eq!(faults::open(&root()), [""; 0]);
 }
 
 #[test]

@@ -23,8 +23,8 @@ use docket::world::Body;
 use sha2::Digest as _;
 
 /// Credentials of the servers that `scripts/s3-server` starts.
-const KEY: &str = "AKIADOCKETTEST";
-const SECRET: &str = "docket-test-secret";
+pub const KEY: &str = "AKIADOCKETTEST";
+pub const SECRET: &str = "docket-test-secret";
 
 /// Settings as a lookup.
 fn env(all: &[(&str, &str)]) -> Lookup {
@@ -51,6 +51,11 @@ pub fn limits() -> Limits {
         memory: 12 << 20,
         ..Limits::default()
     }
+}
+
+/// The door to a server that `scripts/s3-server` installs.
+pub fn door(endpoint: &str, bucket: &str, prefix: &str) -> S3 {
+    S3::with(&config(endpoint, bucket, prefix), limits(), keys()).unwrap()
 }
 
 fn config(endpoint: &str, bucket: &str, prefix: &str) -> S3Config {

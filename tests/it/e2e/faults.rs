@@ -148,15 +148,15 @@ fn f6_an_engine_that_is_not_there_at_the_start_is_waited_for() {
 }
 
 /// An engine that may be killed: `scripts/private-engine`, ended with the test.
-struct PrivateEngine {
-    dir: tempfile::TempDir,
-    options: &'static [&'static str],
+pub(super) struct PrivateEngine {
+    pub(super) dir: tempfile::TempDir,
+    pub(super) options: &'static [&'static str],
 }
 
 impl PrivateEngine {
     const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/private-engine");
 
-    fn start(options: &'static [&'static str]) -> (PrivateEngine, String) {
+    pub(super) fn start(options: &'static [&'static str]) -> (PrivateEngine, String) {
         let dir = tempfile::Builder::new().prefix("docket-e-").tempdir().unwrap();
         let engine = PrivateEngine { dir, options };
         let host = engine.run("start", options).trim().to_owned();
@@ -165,7 +165,7 @@ impl PrivateEngine {
         (engine, host)
     }
 
-    fn run(&self, command: &str, options: &[&str]) -> String {
+    pub(super) fn run(&self, command: &str, options: &[&str]) -> String {
         let mut args = vec![command, self.dir.path().to_str().unwrap()];
         args.extend(options);
         run(PrivateEngine::SCRIPT, &args)
