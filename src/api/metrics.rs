@@ -10,7 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::model::{ConditionType, Timestamp, Truth, Usage};
+use crate::model::{ConditionType, Origin, OriginState, Timestamp, Truth, Usage};
 use crate::operator::handle::{Snapshot, TopView};
 
 use super::reader::Reader;
@@ -28,6 +28,8 @@ pub(super) struct Seen {
     pub(super) last_pass: Option<Timestamp>,
     /// Events so far.
     pub(super) events: u64,
+    /// The repository that specs come from, if they do.
+    pub(super) origin: Option<Origin>,
 }
 
 /// The forms that a scrape may have.
@@ -79,6 +81,9 @@ fn classic(text: &str) -> String {
 fn open_metrics(seen: &Seen, reader: Reader) -> String {
     let mut registry = Registry::with_prefix("docket");
     operator(&mut registry, seen);
+    if let Some(origin) = &seen.origin {
+        repository(&mut registry, origin);
+    }
     sessions(&mut registry, seen);
     usage(&mut registry, seen);
     if reader == Reader::Known {
@@ -107,6 +112,22 @@ fn operator(registry: &mut Registry, seen: &Seen) {
     let events = Counter::<u64>::default();
     events.inc_by(seen.events);
     registry.register("events", "Events since the state was new", events);
+}
+
+/// How far the repository of the specs is followed.
+fn repository(registry: &mut Registry, origin: &Origin) {
+    let states = Whole::default();
+    for state in OriginState::ALL {
+        let is_it = i64::from(state == origin.state);
+        states.get_or_create(&labels(&[("state", &state.to_string())])).set(is_it);
+    }
+    let help = "1: the state of the repository that specs come from";
+    registry.register("repository_state", help, states);
+    let answered = Real::default();
+    let at = origin.answered_at.map_or(0.0, |at| at.timestamp_millis() as f64 / 1000.0);
+    answered.set(at);
+    let help = "When the repository last answered, in seconds since 1970; 0: not yet";
+    registry.register_with_unit("repository_answer_timestamp", help, Unit::Seconds, answered);
 }
 
 fn sessions(registry: &mut Registry, seen: &Seen) {
@@ -199,7 +220,42 @@ fn each(registry: &mut Registry, seen: &Seen) {
 
 #[cfg(test)]
 mod tests {
-    use super::classic;
+    use super::{Form, Reader, Seen, classic, text};
+    use crate::model::{Origin, OriginState};
+
+    #[test]
+    fn a_repository_is_told_of_only_where_there_is_one() {
+        let origin = Origin {
+            source: "git+https://host/repo.git".to_owned(),
+            state: OriginState::Refused,
+            revision: String::new(),
+            newest: String::new(),
+            answered_at: "1970-01-01T00:00:12Z".parse().ok(),
+            fetched_at: None,
+            next_look: None,
+            failures: 0,
+            errors: Vec::new(),
+        };
+        let told = |origin: Option<Origin>| {
+            let seen = Seen {
+                sessions: std::sync::Arc::default(),
+                top: Vec::new(),
+                last_pass: None,
+                events: 0,
+                origin,
+            };
+            text(&seen, Reader::Anybody, Form::Classic)
+        };
+        let lines = told(Some(origin));
+        for line in [
+            "docket_repository_state{state=\"Refused\"} 1\n",
+            "docket_repository_state{state=\"Current\"} 0\n",
+            "docket_repository_answer_timestamp_seconds 12.0\n",
+        ] {
+            assert!(lines.contains(line), "{line}: {lines}");
+        }
+        assert!(!told(None).contains("repository"));
+    }
 
     #[test]
     fn the_older_form_describes_a_counter_by_its_sample() {

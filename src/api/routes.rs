@@ -204,6 +204,7 @@ async fn metrics(State(served): State<Served>, reader: Reader, headers: HeaderMa
         // What cannot be measured now is left out; the rest is told.
         top: top.ok().and_then(Result::ok).unwrap_or_default(),
         last_pass: *served.handle.last_pass.borrow(),
+        origin: served.handle.origin.borrow().clone(),
         events: served.handle.events_after(0).last().map_or(0, |event| event.seq),
     };
     let form = if accepts(&headers, "application/openmetrics-text") {

@@ -19,7 +19,7 @@ use super::{Context, command_line};
 /// Set by a script that asks; its value is the shell.
 const ASKED: &str = "DOCKET_COMPLETE";
 /// Nobody waits longer for a key.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Completions {

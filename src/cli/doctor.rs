@@ -11,7 +11,7 @@ use crate::world::Engine as _;
 
 use super::client::Client;
 use super::exit::{Code, Failure};
-use super::output::Format;
+use super::output::{Format, clean};
 use super::table::{Look, cell, columns};
 use super::{Context, local};
 
@@ -70,16 +70,26 @@ async fn engine(config: &crate::config::Config) -> Finding {
     }
 }
 
-/// Findings as a table, what to do below each.
+/// Findings as a table with what to do; where that is wider than the terminal, below it.
 pub(super) fn draw(look: Look, findings: &[Finding]) -> String {
     let level = |finding: &Finding| match finding.level.as_str() {
         "ok" => Cell::new("ok").fg(Color::Green),
         "warn" => Cell::new("warn").fg(Color::Yellow),
         _ => Cell::new("fail").fg(Color::Red),
     };
-    let rows: Vec<Vec<Cell>> = findings
+    let wide: Vec<Vec<Cell>> = findings
         .iter()
         .map(|one| vec![level(one), cell(&one.check), cell(&one.message), cell(&one.hint)])
         .collect();
-    columns(look, &["LEVEL", "CHECK", "FOUND", "WHAT TO DO"], &rows)
+    let head = ["LEVEL", "CHECK", "FOUND", "WHAT TO DO"];
+    if look.fits(&head, &wide) {
+        return columns(look, &head, &wide);
+    }
+    let narrow: Vec<Vec<Cell>> =
+        findings.iter().map(|one| vec![level(one), cell(&one.check), cell(&one.message)]).collect();
+    let mut text = columns(look, head.get(..3).unwrap_or(&head), &narrow);
+    for one in findings.iter().filter(|one| !one.hint.is_empty()) {
+        text.push_str(&format!("\nhint: {}: {}\n", clean(&one.check), clean(&one.hint)));
+    }
+    text
 }

@@ -17,6 +17,11 @@ pub(super) struct Look {
 }
 
 impl Look {
+    /// Whether a table fits as it is.
+    pub(super) fn fits(self, head: &[&str], rows: &[Vec<Cell>]) -> bool {
+        self.width.is_none_or(|width| Widths::of(head, rows).fitted(width).is_none())
+    }
+
     /// What is left beside an indentation.
     pub(super) fn indented(self, by: usize) -> Look {
         Look { width: self.width.map(|width| width.saturating_sub(by)), ..self }

@@ -618,6 +618,14 @@ fn findings_say_what_to_do() {
         fail    engine   nobody answers   start it
     "#]]
     .assert_eq(&doctor::draw(Look::default(), &findings));
+    expect![[r#"
+        LEVEL   CHECK    FOUND
+        ok      kernel   6.1.0
+        fail    engine   nobody answers
+
+        hint: engine: start it
+    "#]]
+    .assert_eq(&doctor::draw(narrow(40), &findings));
 }
 
 #[test]

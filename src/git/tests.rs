@@ -365,3 +365,56 @@ async fn only_commits_of_those_who_may_sign_come_into_force() {
     fs::write(&signers, format!("ann@x {public}eve@x {more}")).unwrap();
     rig.look(|origin| origin.revision == foreign).await;
 }
+
+/// The other kind: whoever is in a keyring of docket's own may sign.
+#[tokio::test]
+async fn a_keyring_of_docket_s_own_may_say_who_signs() {
+    let dir = tempfile::tempdir().unwrap();
+    let repo = repository(dir.path());
+    let home = |name: &str| {
+        use std::os::unix::fs::PermissionsExt as _;
+        let home = dir.path().join(name);
+        fs::create_dir(&home).unwrap();
+        fs::set_permissions(&home, fs::Permissions::from_mode(0o700)).unwrap();
+        home
+    };
+    let gpg = |home: &Path, words: &[&str]| {
+        let mut command = Command::new("gpg");
+        let out = command.arg("--homedir").arg(home).args(["--batch", "-q"]).args(words).output();
+        let out = out.unwrap();
+        assert!(out.status.success(), "gpg {words:?}: {}", String::from_utf8_lossy(&out.stderr));
+        out.stdout
+    };
+    let (ann, eve, ring) = (home("ann"), home("eve"), home("ring"));
+    for home in [&ann, &eve] {
+        let words = ["--passphrase", "", "--quick-generate-key", "ann <ann@x>", "ed25519"];
+        gpg(home, &words);
+    }
+    let public = dir.path().join("public");
+    fs::write(&public, gpg(&ann, &["--export"])).unwrap();
+    gpg(&ring, &["--import", &public.display().to_string()]);
+    let foreign = sign_by(&repo, &eve, "b");
+    let rig = Rig::following(dir, |options| options.verify = Some(ring.clone()));
+    let origin = rig.until(|origin| origin.newest == foreign).await;
+    assert_eq!((origin.state, origin.revision.as_str()), (OriginState::Refused, ""));
+    let good = sign_by(&repo, &ann, "c");
+    rig.look(|origin| origin.revision == good).await;
+    for home in [&ann, &eve] {
+        let _it_ends_anyway =
+            Command::new("gpgconf").arg("--homedir").arg(home).args(["--kill", "all"]).output();
+    }
+}
+
+/// Commits a session, signed by the key of a GnuPG home.
+fn sign_by(repo: &Path, home: &Path, name: &str) -> String {
+    use std::os::unix::fs::PermissionsExt as _;
+    let program = home.join("program");
+    let text = format!("#!/bin/sh\nexec gpg --homedir {} \"$@\"\n", home.display());
+    fs::write(&program, text).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::write(repo.join("specs").join(format!("{name}.yaml")), session(name)).unwrap();
+    git(repo, &["add", "-A"]);
+    let program = format!("gpg.program={}", program.display());
+    git(repo, &["-c", "gpg.format=openpgp", "-c", &program, "commit", "-q", "-S", "-m", "signed"]);
+    git(repo, &["rev-parse", "HEAD"])
+}

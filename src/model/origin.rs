@@ -45,6 +45,18 @@ pub enum OriginState {
     Failed,
 }
 
+impl OriginState {
+    /// All of them.
+    pub const ALL: [OriginState; 6] = [
+        OriginState::Waiting,
+        OriginState::Current,
+        OriginState::Refused,
+        OriginState::Missing,
+        OriginState::Unreachable,
+        OriginState::Failed,
+    ];
+}
+
 impl std::fmt::Display for OriginState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

@@ -124,8 +124,9 @@ fn what_is_merged_runs_and_what_is_broken_or_away_ends_nothing() {
     rig.kill();
     rig.start();
     followed(&mut rig, "Unreachable", &third);
-    let there = rig.ready("ann-one");
-    assert_eq!(there["status"]["sourceRevision"], *third);
+    rig.ready("ann-one");
+    let there =
+        rig.see("says the commit", "ann-one", |view| view["status"]["sourceRevision"] == *third);
     assert_eq!(there["status"]["container"]["id"], view["status"]["container"]["id"]);
     std::fs::rename(rig.path("away"), &repo.at).unwrap();
     followed(&mut rig, "Refused", &third);
