@@ -41,7 +41,7 @@ use crate::model::{
     Action, ContainerId, Event, Health, Look, Record, SessionName, SessionPlan, Space, Timestamp,
 };
 use crate::observe::{Full, One};
-use crate::plan::{Policy, Scarce, Session, Want};
+use crate::plan::{Policy, Scarce, Session, Use, Want};
 use crate::status::SessionView;
 use crate::world::{Clock, Engine, EngineEvent, Ledger, Objects, Probe, Workspaces};
 
@@ -94,7 +94,7 @@ enum Inner {
     /// A main runner takes a step that may last.
     Step { name: SessionName },
     /// A container showed a sign of use.
-    Used { name: SessionName, id: ContainerId, started_at: Option<Timestamp> },
+    Used { name: SessionName, id: ContainerId, started_at: Option<Timestamp>, used: Use },
     /// A background sync is done.
     Synced { name: SessionName, error: Option<String> },
     /// A hydration got further.
@@ -381,12 +381,14 @@ where
             Inner::Step { name } => {
                 self.dirty.insert(name);
             }
-            Inner::Used { name, id, started_at } => {
+            Inner::Used { name, id, started_at, used } => {
+                let now = self.doors.clock.now();
                 let live = self.live.get_mut(&name);
                 if let Some(idler) = live.and_then(|live| live.idler.as_mut())
                     && (&idler.watched.id, idler.watched.started_at) == (&id, started_at)
                 {
                     idler.used_at = Instant::now();
+                    idler.used = (used, now);
                     self.dirty.insert(name);
                 }
             }

@@ -31,7 +31,8 @@ use crate::model::{
 };
 
 pub use container::{classify_end, expected_hash};
-pub use idle::{Sight, is_use, look_every};
+pub use idle::{Sight, Use, look_every, use_between};
+pub use keep::expires_at;
 pub use room::{MinFree, NoRoom, Room};
 pub use scarce::Scarce;
 
@@ -121,6 +122,8 @@ pub struct Session {
     pub probed_for: Duration,
     /// For how long (monotonic) its running container has shown no sign of use.
     pub idle_for: Duration,
+    /// What the last sign of use was, and when; `None`: nobody watches for any.
+    pub used: Option<(Use, Timestamp)>,
     /// A hint that files changed, or that somebody asked for a sync.
     pub sync_asked: bool,
     /// When a sync was last begun, whatever came of it.
@@ -379,6 +382,7 @@ fn admit(input: &Input<'_>, scarce: &mut Scarce, first: Applied, source: Source)
         health: Health::Unknown,
         probed_for: Duration::ZERO,
         idle_for: Duration::ZERO,
+        used: None,
         sync_asked: false,
         sync_tried: None,
     };

@@ -20,7 +20,7 @@ use crate::model::{
     Operation, Phase, Progress, Reason, Record, SessionName, SessionObject, SessionPlan, Source,
     SyncKind, Timestamp, Truth, container_name,
 };
-use crate::plan::{Input, Session, Want};
+use crate::plan::{Input, Session, Want, expires_at};
 
 pub use view::*;
 
@@ -102,6 +102,7 @@ pub fn view(
         retry: retry(&scene),
         override_: override_(&scene),
         queue_position: plan.queue,
+        lifetime: lifetime(&scene),
         source: source(&scene),
         source_revision: source_revision(&scene),
         plan: format!("{name} {plan}"),
@@ -194,6 +195,21 @@ impl<'a> Scene<'a> {
 /// Whether an action only writes something down.
 fn is_note(action: &Action) -> bool {
     matches!(action, Action::NoteReady { .. } | Action::ClearFailures { .. })
+}
+
+/// When docket would stop it by itself.
+fn lifetime(scene: &Scene<'_>) -> Option<LifetimeView> {
+    let record = scene.record()?;
+    if scene.ending() || scene.rests().is_some() {
+        return None;
+    }
+    let idle = record.applied.resolved.lifetime.idle_timeout;
+    let idle = scene.one.used.filter(|_| !idle.is_zero()).and_then(|(used_by, used_at)| {
+        let ends_at = used_at.checked_add_signed(chrono::TimeDelta::from_std(idle).ok()?)?;
+        Some(IdleView { used_by, used_at, ends_at })
+    });
+    let view = LifetimeView { expires_at: expires_at(record), idle };
+    (view != LifetimeView::default()).then_some(view)
 }
 
 /// The plan's phase, where the conditions do not tell more.

@@ -106,6 +106,19 @@ pub(super) fn indent(text: &str) -> String {
     text.lines().map(|line| format!("  {line}\n")).collect()
 }
 
+/// When it would be stopped by itself, and what kept it alive so far.
+pub(super) fn lifetime(view: &SessionView, now: Timestamp) -> Option<String> {
+    let lifetime = view.status.lifetime?;
+    let left = |at: Timestamp| format!("in {} ({})", age(Some(now), at), moment(at));
+    let over = lifetime.expires_at.map(|at| format!("over {}", left(at)));
+    let idle = lifetime.idle.map(|idle| {
+        let (by, since) = (idle.used_by, age(Some(idle.used_at), now));
+        format!("stopped {} unless it is used; last use {since} ago ({by:?})", left(idle.ends_at))
+    });
+    (over.is_some() || idle.is_some())
+        .then(|| over.into_iter().chain(idle).collect::<Vec<_>>().join(", "))
+}
+
 fn head(text: &mut String, view: &SessionView, now: Timestamp) {
     let pairs = |map: &std::collections::BTreeMap<String, String>| {
         map.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(", ")
@@ -138,6 +151,9 @@ fn head(text: &mut String, view: &SessionView, now: Timestamp) {
     put(text, "Phase", status.phase.to_string());
     if let Some(place) = status.queue_position {
         put(text, "Queue", format!("place {place}"));
+    }
+    if let Some(told) = lifetime(view, now) {
+        put(text, "Lifetime", told);
     }
     match (&status.address, status.port) {
         (Some(address), _) => put(text, "Address", address),

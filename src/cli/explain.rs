@@ -258,6 +258,9 @@ fn next(text: &mut String, view: &SessionView, now: Timestamp) {
         }
         (false, _) => (),
     }
+    if let Some(told) = super::describe::lifetime(view, now) {
+        let _ = writeln!(text, "  {told}");
+    }
     if let Some(at) = status.next_check {
         let _ = writeln!(text, "  it is looked at again {}, or at the next event", when(at));
     }

@@ -344,6 +344,29 @@ fn a_failure_that_is_over_blocks_nothing() {
 }
 
 #[test]
+fn a_lifetime_is_told_with_what_keeps_it() {
+    let mortal = view(json!({"status": {
+        "conditions": [condition("Ready", "True", "Converged", "")],
+        "lifetime": {
+            "expiresAt": "2026-11-24T20:00:00Z",
+            "idle": {
+                "usedBy": "Network",
+                "usedAt": "2026-11-23T20:09:00Z",
+                "endsAt": "2026-11-23T20:39:00Z",
+            },
+        },
+    }}));
+    expect![[r#"
+        alice-v-jones is Running, ready (Converged).
+        It is as it was asked for.
+        What happens next:
+          alice-v-jones is Running
+          over in 23h (2026-11-24T20:00:00Z), stopped in 29m (2026-11-23T20:39:00Z) unless it is used; last use 60s ago (Network)
+          it is looked at again in 5s (20:10:05 UTC), or at the next event
+    "#]].assert_eq(&explain::draw(&mortal, now()));
+}
+
+#[test]
 fn a_held_session_is_told_how_to_go_on() {
     let held = view(json!({"status": {
         "conditions": [

@@ -688,6 +688,7 @@ fn unseen() -> Session {
         health: crate::model::Health::Unknown,
         probed_for: std::time::Duration::ZERO,
         idle_for: std::time::Duration::ZERO,
+        used: None,
         sync_asked: false,
         sync_tried: None,
     }

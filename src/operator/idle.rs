@@ -13,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::model::{
     ContainerDetail, ContainerId, ContainerState, FilesSeen, HealthSpec, SessionName, Timestamp,
 };
-use crate::plan::{Sight, is_use, look_every};
+use crate::plan::{Sight, Use, look_every, use_between};
 use crate::world::{Clock, Engine, Ledger, Objects, Probe, Workspaces};
 
 use super::{Inner, Operator};
@@ -32,6 +32,8 @@ pub(super) struct Watched {
 pub(super) struct Idler {
     pub(super) watched: Watched,
     pub(super) used_at: Instant,
+    /// What that sign was, and when by the wall clock, for people.
+    pub(super) used: (Use, Timestamp),
     /// What the last scan told, for the task.
     files: Arc<Mutex<FilesSeen>>,
     _task: AbortOnDropHandle<()>,
@@ -49,10 +51,12 @@ where
     /// Starts, keeps or ends the watcher of a session's running container.
     pub(super) fn tend_idler(&mut self, name: &SessionName) {
         let target = self.idle_target(name);
+        let now = self.doors.clock.now();
         let Some(live) = self.live.get_mut(name) else { return };
         let Some((watched, detail)) = target else {
             live.idler = None;
             live.session.idle_for = Duration::ZERO;
+            live.session.used = None;
             return;
         };
         let files = live.session.record.as_ref().map(|record| record.files.clone());
@@ -66,15 +70,16 @@ where
                 let (doors, tell) = (Arc::clone(&self.doors), self.tell.clone());
                 let (of, named, seen) = (watched.clone(), name.clone(), Arc::clone(&files));
                 let task = tokio::spawn(async move {
-                    watch(&doors.engine, &of, &detail, &seen, || {
+                    watch(&doors.engine, &of, &detail, &seen, |used| {
                         let (id, started_at) = (of.id.clone(), of.started_at);
-                        tell.send(Inner::Used { name: named.clone(), id, started_at }).is_ok()
+                        tell.send(Inner::Used { name: named.clone(), id, started_at, used }).is_ok()
                     })
                     .await;
                 });
                 live.idler = Some(Idler {
                     watched,
                     used_at: Instant::now(),
+                    used: (Use::FirstLook, now),
                     files,
                     _task: AbortOnDropHandle::new(task),
                 });
@@ -82,6 +87,7 @@ where
         }
         let idle_for = live.idler.as_ref().map(|idler| idler.used_at.elapsed());
         live.session.idle_for = idle_for.unwrap_or_default();
+        live.session.used = live.idler.as_ref().map(|idler| idler.used);
     }
 
     fn idle_target(&self, name: &SessionName) -> Option<(Watched, ContainerDetail)> {
@@ -114,7 +120,7 @@ async fn watch<E: Engine>(
     watched: &Watched,
     detail: &ContainerDetail,
     files: &Mutex<FilesSeen>,
-    tell: impl Fn() -> bool,
+    tell: impl Fn(Use) -> bool,
 ) {
     let every = look_every(watched.idle_timeout);
     let mut before: Option<(Sight, Instant)> = None;
@@ -125,12 +131,13 @@ async fn watch<E: Engine>(
         });
         let used = match (&before, &seen) {
             (Some((before, at)), Some((after, now))) => {
-                is_use(*before, *after, now.duration_since(*at), watched.health.as_ref())
+                use_between(*before, *after, now.duration_since(*at), watched.health.as_ref())
             }
-            // The first look, or one that failed: nothing is known, so nothing is idle.
-            _ => true,
+            (None, Some(_)) => Some(Use::FirstLook),
+            // It failed: nothing is known, so nothing is idle.
+            (_, None) => Some(Use::Unknown),
         };
-        if used && !tell() {
+        if used.is_some_and(|used| !tell(used)) {
             return;
         }
         before = seen;

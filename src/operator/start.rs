@@ -173,6 +173,7 @@ where
                 health: Health::Unknown,
                 probed_for: Duration::ZERO,
                 idle_for: Duration::ZERO,
+                used: None,
                 sync_asked: false,
                 sync_tried: None,
             },

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{FilesSeen, HealthSpec, Usage};
 
 /// Most bytes that one probe of docket's sends to a container, connection and all.
@@ -37,17 +39,43 @@ impl Sight {
     }
 }
 
-/// Whether somebody or something used it between two sights. `health`: what it is probed with,
-/// if it is.
-pub fn is_use(before: Sight, after: Sight, apart: Duration, health: Option<&HealthSpec>) -> bool {
+/// What showed that a session is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Use {
+    /// Its container was first looked at: what was before is not known.
+    FirstLook,
+    /// It received more than docket's own probes.
+    Network,
+    /// It computed.
+    Cpu,
+    /// Its files changed.
+    Files,
+    /// A look failed: unknown is not idle.
+    Unknown,
+}
+
+/// How somebody or something used it between two sights, if they did. `health`: what it is probed
+/// with, if it is.
+pub fn use_between(
+    before: Sight,
+    after: Sight,
+    apart: Duration,
+    health: Option<&HealthSpec>,
+) -> Option<Use> {
     let probes = health.map_or(0, |health| {
         let interval = health.interval.as_millis().max(10);
         u64::try_from(apart.as_millis() / interval).unwrap_or(u64::MAX).saturating_add(2)
     });
     let own = probes.saturating_mul(OF_A_PROBE).saturating_add(apart.as_secs() * OF_A_SECOND);
-    after.received.saturating_sub(before.received) > own
-        || after.cpu_percent >= AT_REST
-        || after.files != before.files
+    if after.files != before.files {
+        Some(Use::Files)
+    } else if after.received.saturating_sub(before.received) > own {
+        Some(Use::Network)
+    } else if after.cpu_percent >= AT_REST {
+        Some(Use::Cpu)
+    } else {
+        None
+    }
 }
 
 /// Time between two sights: idleness is found out within a quarter of its time-out.
@@ -77,27 +105,28 @@ mod tests {
     fn probes_alone_are_no_use_and_anything_beyond_is() {
         let rest = sight(0, 0.4, (8, 0, 0));
         let later = |received, cpu, files| {
-            is_use(rest, sight(received, cpu, files), Duration::from_secs(30), Some(&probed()))
+            use_between(rest, sight(received, cpu, files), Duration::from_secs(30), Some(&probed()))
         };
-        assert!(!later(0, 0.0, (8, 0, 0)));
+        assert_eq!(later(0, 0.0, (8, 0, 0)), None);
         // Three probes of half a KiB, and what a bridge says by itself.
-        assert!(!later(1800, 0.4, (8, 0, 0)));
-        assert!(later(16 << 10, 0.4, (8, 0, 0)), "a page was asked for");
-        assert!(later(0, 6.0, (8, 0, 0)), "it computes");
-        assert!(later(0, 0.0, (9, 0, 0)), "a new file");
-        assert!(later(0, 0.0, (8, 10, 0)), "a file grew");
-        assert!(later(0, 0.0, (8, 0, 1)), "a file was edited");
+        assert_eq!(later(1800, 0.4, (8, 0, 0)), None);
+        assert_eq!(later(16 << 10, 0.4, (8, 0, 0)), Some(Use::Network), "a page was asked for");
+        assert_eq!(later(0, 6.0, (8, 0, 0)), Some(Use::Cpu), "it computes");
+        assert_eq!(later(0, 0.0, (9, 0, 0)), Some(Use::Files), "a new file");
+        assert_eq!(later(0, 0.0, (8, 10, 0)), Some(Use::Files), "a file grew");
+        assert_eq!(later(0, 0.0, (8, 0, 1)), Some(Use::Files), "a file was edited");
     }
 
     #[test]
     fn without_probes_every_byte_beyond_the_bridge_s_own_counts() {
         let rest = sight(100, 0.0, (0, 0, 0));
-        let later =
-            |received| is_use(rest, sight(received, 0.0, (0, 0, 0)), Duration::from_secs(10), None);
-        assert!(!later(100 + 640));
-        assert!(later(100 + 641));
+        let later = |received| {
+            use_between(rest, sight(received, 0.0, (0, 0, 0)), Duration::from_secs(10), None)
+        };
+        assert_eq!(later(100 + 640), None);
+        assert_eq!(later(100 + 641), Some(Use::Network));
         // A container that was started again counts from nothing.
-        assert!(!later(0));
+        assert_eq!(later(0), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use crate::model::{
     Action, Applied, Container, ContainerState, DesiredState, Look, Network, Operation, Phase,
-    Reason, Rollout, SessionPlan, SyncKind, Timestamp,
+    Reason, Record, Rollout, SessionPlan, SyncKind, Timestamp,
 };
 
 use super::container::{self, Own};
@@ -109,10 +109,14 @@ fn wake_at_its_end(view: &View<'_>, plan: &mut SessionPlan) {
     }
 }
 
-/// When its age is over, if it has one.
 fn expiry(view: &View<'_>) -> Option<Timestamp> {
-    let age = view.record.applied.resolved.lifetime.max_age;
-    let since = view.record.active_since.filter(|_| !age.is_zero())?;
+    expires_at(view.record)
+}
+
+/// When its age is over, if it has one.
+pub fn expires_at(record: &Record) -> Option<Timestamp> {
+    let age = record.applied.resolved.lifetime.max_age;
+    let since = record.active_since.filter(|_| !age.is_zero())?;
     since.checked_add_signed(delta(age))
 }
 

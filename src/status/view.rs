@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Condition, Phase, Progress, Termination, Timestamp};
+use crate::plan::Use;
 
 /// `{"apiVersion": "docket.dev/v1", "kind": "Session", "metadata", "spec", "status"}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -75,6 +76,9 @@ pub struct Status {
     /// Place in the queue, from 1, while a limit holds it back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_position: Option<u64>,
+    /// When docket would stop it by itself; left out: never, or nothing runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifetime: Option<LifetimeView>,
     /// Where its spec comes from: a file path relative to the watched directory, or `applied`.
     pub source: String,
     /// The commit of the repository that its spec is from.
@@ -131,6 +135,30 @@ impl From<&Termination> for TerminationView {
             finished_at: end.finished_at,
         }
     }
+}
+
+/// `status.lifetime`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LifetimeView {
+    /// The end by `lifetime.maxAge`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// The end by `lifetime.idleTimeout`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle: Option<IdleView>,
+}
+
+/// `status.lifetime.idle`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IdleView {
+    /// What kept it alive last.
+    pub used_by: Use,
+    /// When that was seen.
+    pub used_at: Timestamp,
+    /// When it ends if nobody uses it until then.
+    pub ends_at: Timestamp,
 }
 
 /// `status.files`.

@@ -37,10 +37,16 @@ const facts = ({metadata, spec, status}) => {
     ["Workspace", status.workspace],
     ["Files", `${files.total}: ${files.local} here, ${files.lazy} fetched when opened, ${files.skipped} skipped, ${files.conflicts} conflicts`],
     ["Unsynced", `${files.unsynced} (${bytes(files.unsyncedBytes)}); last sync ${ago(files.lastSync)} ago`],
+    ["Lifetime", ends(status.lifetime)],
     ["Override", override],
     ["Waits", retry.operation && `${retry.operation} failed ${retry.failures}×: ${retry.lastError}`],
   ].filter(([, text]) => text);
 };
+
+const ends = (lifetime) => [
+  lifetime?.expiresAt && `over at ${new Date(lifetime.expiresAt).toLocaleString()}`,
+  lifetime?.idle && `idle at ${new Date(lifetime.idle.endsAt).toLocaleTimeString()} unless used; last used ${ago(lifetime.idle.usedAt)} ago (${lifetime.idle.usedBy})`,
+].filter(Boolean).join("; ");
 
 const drawOne = () => {
   const session = sessions.get(chosen);

@@ -13,7 +13,7 @@
 //! gone      ann-one
 //! record    ann-one bare | port=8001 attempt=1 ready=11:50:00 fail=Run*3:Error@11:59:00+60 ...
 //! workspace ann-one missing | replaced | unseen
-//! container ann-one running attempt=1 port=8001 passing | failing=3 probed=30 idle=60 exit=1 ...
+//! container ann-one running attempt=1 port=8001 passing | failing=3 probed=30 idle=60 used=11:59:00 exit=1 ...
 //! ```
 
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ use chrono::TimeDelta;
 use serde_json::json;
 
 use crate::model::*;
-use crate::plan::{Input, MinFree, Plan, Policy, Refused, Session, Want, plan};
+use crate::plan::{Input, MinFree, Plan, Policy, Refused, Session, Use, Want, plan};
 
 /// No session is over.
 static NONE_ENDED: BTreeMap<Uid, Timestamp> = BTreeMap::new();
@@ -567,6 +567,7 @@ fn watch(one: &mut Session, words: &Words) {
     }
     one.probed_for = words.seconds("probed").unwrap_or_default();
     one.idle_for = words.seconds("idle").unwrap_or_default();
+    one.used = words.time("used").map(|at| (Use::Network, at));
 }
 
 pub(crate) fn want(session: &str, own: &Words, class: &Words) -> Want {
@@ -587,6 +588,7 @@ pub(crate) fn nothing_known() -> Session {
         health: Health::Unknown,
         probed_for: Duration::ZERO,
         idle_for: Duration::ZERO,
+        used: None,
         sync_asked: false,
         sync_tried: None,
     }

@@ -25,7 +25,11 @@ fn an_idle_session_is_stopped_until_it_is_started_and_one_in_use_is_not() {
     }
     let quiet = rig.get("quiet").unwrap();
     assert_eq!(condition(&quiet, "Ready").1, "Idle", "{quiet}");
+    assert_eq!(quiet["status"]["lifetime"], serde_json::Value::Null, "nothing runs: {quiet}");
     let busy = rig.get("busy").unwrap();
+    let idle = &busy["status"]["lifetime"]["idle"];
+    assert!(["Files", "Network"].iter().any(|sign| idle["usedBy"] == *sign), "{busy}");
+    assert!(idle["endsAt"].as_str() > idle["usedAt"].as_str(), "{busy}");
     assert_eq!(condition(&busy, "Ready").0, "True", "{busy}{}", rig.tail());
     assert_eq!(busy["status"]["container"]["attempt"], 1);
     rig.ok(&["start", "quiet"]);
@@ -35,7 +39,7 @@ fn an_idle_session_is_stopped_until_it_is_started_and_one_in_use_is_not() {
 #[test]
 fn an_expired_session_keeps_port_and_files_and_begins_anew_with_an_edit() {
     let mut rig = Rig::new("expired");
-    rig.write("legal.yaml", &class("legal", "  lifetime: {maxAge: 4s}"));
+    rig.write("legal.yaml", &class("legal", "  lifetime: {maxAge: 8s}"));
     rig.write("a.yaml", &session("a", "ann", "one", ""));
     rig.start();
     let port = rig.ready("a")["status"]["port"].clone();
