@@ -104,6 +104,7 @@ async fn stage(sessions: usize) -> Stage {
         engine_socket: PathBuf::from("/var/run/docker.sock"),
         quarantine: Mutex::default(),
         lanes: Lanes::default(),
+        meter: Arc::default(),
     });
     let (sources, listings) = mpsc::channel(4);
     let (settings_to, new_settings) = mpsc::channel(1);

@@ -18,6 +18,7 @@ mod health;
 mod idle;
 mod index;
 mod keeping;
+mod numbers;
 mod pass;
 mod publish;
 #[cfg(feature = "testing")]
@@ -43,7 +44,7 @@ use crate::model::{
 use crate::observe::{Full, One};
 use crate::plan::{Policy, Scarce, Session, Use, Want};
 use crate::status::SessionView;
-use crate::world::{Clock, Engine, EngineEvent, Ledger, Objects, Probe, Workspaces};
+use crate::world::{Clock, Count, Engine, EngineEvent, Ledger, Objects, Probe, Workspaces};
 
 use handle::{Ask, Handle, Snapshot};
 use health::Prober;
@@ -246,6 +247,7 @@ where
             sessions: snapshot,
             events: doors.book.live.clone(),
             past: Arc::clone(&doors.book.past),
+            meter: Arc::clone(&doors.meter),
             last_pass: passed,
             origin: watch::channel(None).1,
         };
@@ -406,7 +408,10 @@ where
 
     fn engine_event(&mut self, event: EngineEvent) {
         match event {
-            EngineEvent::Relist => self.look_again = true,
+            EngineEvent::Relist => {
+                self.doors.meter.count(Count::EventStreams, "", 1);
+                self.look_again = true;
+            }
             EngineEvent::Gone(why) => {
                 tracing::warn!(%why, "the engine's events ended");
                 self.look_again = true;

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant, SystemTime};
 use notify::RecommendedWatcher;
 use tokio::sync::mpsc;
 
-use crate::spec::{FILE_MAX, Object, SourceFile, Sources, read_source};
+use crate::spec::{BEING_WRITTEN, FILE_MAX, Object, SourceFile, Sources, read_source};
 use disk::{Found, Identity, Root};
 use hints::Hint;
 use settle::{Look, Tracker};
@@ -375,7 +375,7 @@ impl Watch {
         let mut files = self.files.clone();
         for name in &self.unread {
             // Its sessions are neither wanted anew nor gone.
-            let wait = SourceFile::Unreadable("it is being written".to_owned());
+            let wait = SourceFile::Unreadable(BEING_WRITTEN.to_owned());
             files.entry(name.clone()).or_insert(wait);
         }
         let missing: Vec<&String> =

@@ -6,6 +6,7 @@
 mod engine;
 mod ledger;
 mod marks;
+mod meter;
 mod objects;
 mod probe;
 mod workspaces;
@@ -13,6 +14,7 @@ mod workspaces;
 pub use engine::*;
 pub use ledger::*;
 pub use marks::*;
+pub use meter::*;
 pub use objects::*;
 pub use probe::*;
 pub use workspaces::*;

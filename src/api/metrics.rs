@@ -1,7 +1,10 @@
 //! `/metrics`, drawn anew at each scrape from what the operator shows anyway. Sums are for
 //! everybody; what names a session is for a known reader.
 
+mod metered;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::text::encode;
@@ -10,8 +13,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::model::{ConditionType, Origin, OriginState, Timestamp, Truth, Usage};
-use crate::operator::handle::{Snapshot, TopView};
+use crate::model::{ConditionType, Operation, Origin, OriginState, Timestamp, Truth, Usage};
+use crate::operator::handle::{Numbers, Snapshot, TopView};
+use crate::world::Meter;
 
 use super::reader::Reader;
 
@@ -30,6 +34,10 @@ pub(super) struct Seen {
     pub(super) events: u64,
     /// The repository that specs come from, if they do.
     pub(super) origin: Option<Origin>,
+    /// How things stand; `None`: the loop did not say in time.
+    pub(super) numbers: Option<Numbers>,
+    /// What was counted.
+    pub(super) meter: Arc<Meter>,
 }
 
 /// The forms that a scrape may have.
@@ -86,6 +94,10 @@ fn open_metrics(seen: &Seen, reader: Reader) -> String {
     }
     sessions(&mut registry, seen);
     usage(&mut registry, seen);
+    if let Some(numbers) = &seen.numbers {
+        standing(&mut registry, numbers);
+    }
+    metered::register(&mut registry, &seen.meter);
     if reader == Reader::Known {
         each(&mut registry, seen);
     }
@@ -161,6 +173,36 @@ fn sessions(registry: &mut Registry, seen: &Seen) {
     let help = "Contents that are not known to be stored";
     registry.register_with_unit("unsynced", help, Unit::Bytes, unsynced);
     registry.register("container_restarts", "Restarts of the containers there are", restarts);
+}
+
+fn standing(registry: &mut Registry, numbers: &Numbers) {
+    let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let ports = Whole::default();
+    for (state, count) in [
+        ("free", numbers.ports_free),
+        ("leased", numbers.ports_leased),
+        ("quarantined", numbers.ports_quarantined),
+    ] {
+        ports.get_or_create(&labels(&[("state", state)])).set(whole(count));
+    }
+    registry.register("ports", "Ports of the range by state", ports);
+    let waiting = Whole::default();
+    for operation in Operation::ALL {
+        let name = format!("{operation:?}");
+        let count = numbers.backing_off.get(&name).copied().unwrap_or_default();
+        waiting.get_or_create(&labels(&[("operation", &name)])).set(whole(count));
+    }
+    let help = "Sessions that wait before an operation is tried again";
+    registry.register("sessions_backing_off", help, waiting);
+    let singles = [
+        ("queue_length", "Sessions that wait for a place or for leave to start", numbers.queued),
+        ("sessions_working", "Sessions whose plan is being carried out", numbers.working),
+    ];
+    for (name, help, count) in singles {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(whole(count));
+        registry.register(name, help, gauge);
+    }
 }
 
 fn usage(registry: &mut Registry, seen: &Seen) {
@@ -243,6 +285,8 @@ mod tests {
                 last_pass: None,
                 events: 0,
                 origin,
+                numbers: None,
+                meter: std::sync::Arc::default(),
             };
             text(&seen, Reader::Anybody, Form::Classic)
         };

@@ -199,6 +199,7 @@ fn files_in(bytes: &Bytes) -> Reply<Vec<(String, String)>> {
 
 async fn metrics(State(served): State<Served>, reader: Reader, headers: HeaderMap) -> Response {
     let top = tokio::time::timeout(SCRAPE, served.ask(|reply| Ask::Top(None, reply))).await;
+    let standing = tokio::time::timeout(SCRAPE, served.ask(Ask::Numbers)).await;
     let seen = numbers::Seen {
         sessions: Arc::clone(&served.handle.sessions.borrow()),
         // What cannot be measured now is left out; the rest is told.
@@ -206,6 +207,8 @@ async fn metrics(State(served): State<Served>, reader: Reader, headers: HeaderMa
         last_pass: *served.handle.last_pass.borrow(),
         origin: served.handle.origin.borrow().clone(),
         events: served.handle.events_after(0).last().map_or(0, |event| event.seq),
+        numbers: standing.ok().and_then(Result::ok),
+        meter: Arc::clone(&served.handle.meter),
     };
     let form = if accepts(&headers, "application/openmetrics-text") {
         numbers::Form::OpenMetrics

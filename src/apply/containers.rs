@@ -11,7 +11,7 @@ use crate::model::{
 };
 use crate::plan::classify_end;
 use crate::world::{
-    BindMount, Clock, CreateRequest, Engine, EngineError, EngineErrorKind, Ledger, Objects,
+    BindMount, Clock, Count, CreateRequest, Engine, EngineError, EngineErrorKind, Ledger, Objects,
     Workspaces,
 };
 
@@ -162,6 +162,11 @@ where
             record.failures.remove(&Operation::Start);
         })
         .await?;
+        let record = self.record()?;
+        if restart || record.attempt > 1 {
+            let why = record.last_termination.as_ref().map_or("Unknown", |end| end.reason.word());
+            self.doors.meter.count(Count::Restarts, why, 1);
+        }
         let (reason, what) = if restart { ("Restarted", "again") } else { ("Started", "") };
         self.event(false, reason, format!("container {id} was started {what}").trim_end());
         Ok(())

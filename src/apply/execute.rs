@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::crash::{self, Effect};
@@ -14,7 +15,7 @@ use crate::model::{
     Timestamp, Uid, many,
 };
 use crate::world::{
-    Clock, Engine, EngineError, EngineErrorKind, Ledger, LedgerError, Objects, Place,
+    Clock, Engine, EngineError, EngineErrorKind, Ledger, LedgerError, Meter, Objects, Place, Timed,
     WorkspaceError, Workspaces,
 };
 
@@ -48,6 +49,8 @@ pub struct Doors<E, O, W, L, C> {
     pub quarantine: Mutex<BTreeMap<u16, Timestamp>>,
     /// Who may sync a session's files right now.
     pub lanes: Lanes,
+    /// What happens is counted here.
+    pub meter: Arc<Meter>,
 }
 
 /// Why a run of actions stopped early.
@@ -105,6 +108,15 @@ pub(super) struct Run<'a, E, O, W, L, C> {
     /// The last starts, as this plan saw them, of the containers that it removes.
     starts: BTreeMap<ContainerId, Timestamp>,
     cancel: &'a CancellationToken,
+}
+
+/// How it ended, for the meter.
+pub(super) fn result(error: Option<&StepError>) -> &'static str {
+    match error {
+        None => "done",
+        Some(StepError::Interrupted) => "interrupted",
+        Some(_) => "failed",
+    }
 }
 
 /// Runs a plan's actions in order; `begins` is told the number of each before it is taken.
@@ -278,9 +290,26 @@ where
 
     async fn hydrate(&self) -> Result<(), StepError> {
         let record = self.record()?;
-        super::lanes::hydrate(self.doors, &record, self.cancel).await?;
+        let began = Instant::now();
+        let done = super::lanes::hydrate(self.doors, &record, self.cancel).await;
+        let labels = ("start", result(done.as_ref().err()));
+        self.doors.meter.took(Timed::Hydration, labels, began.elapsed());
+        done?;
         self.event(false, "Hydrated", "its files are there");
         Ok(())
+    }
+
+    async fn sync_timed(&self, record: &Record, kind: SyncKind) -> Result<(), StepError> {
+        let began = Instant::now();
+        let done = super::lanes::sync(self.doors, record, kind, self.cancel).await;
+        let kind = match kind {
+            SyncKind::Background => "background",
+            SyncKind::PreStop => "pre_stop",
+            SyncKind::Final => "final",
+        };
+        let labels = (kind, result(done.as_ref().err()));
+        self.doors.meter.took(Timed::Sync, labels, began.elapsed());
+        done
     }
 
     async fn sync(&self, kind: SyncKind) -> Result<(), StepError> {
@@ -288,7 +317,7 @@ where
         match kind {
             SyncKind::PreStop => {
                 // One attempt, and whatever comes of it, the stop goes on.
-                let work = super::lanes::sync(self.doors, &record, kind, self.cancel);
+                let work = self.sync_timed(&record, kind);
                 match tokio::time::timeout(PRE_STOP, work).await {
                     Ok(Ok(()) | Err(StepError::Interrupted)) => (),
                     Ok(Err(met)) => self.event(true, "SyncFailed", &met.to_string()),
@@ -303,11 +332,9 @@ where
                 })
                 .await
             }
-            SyncKind::Background => {
-                super::lanes::sync(self.doors, &record, kind, self.cancel).await
-            }
+            SyncKind::Background => self.sync_timed(&record, kind).await,
             SyncKind::Final => {
-                super::lanes::sync(self.doors, &record, kind, self.cancel).await?;
+                self.sync_timed(&record, kind).await?;
                 let after = self.record()?;
                 let Some(_) = &after.ending else { return Ok(()) };
                 if after.files.blocking > 0 || after.files.unsynced > 0 {

@@ -5,12 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{
     CaseName, Operation, Progress, Record, RelPath, SyncKind, Timestamp, Uid, UserName, many,
 };
-use crate::world::{Clock, Engine, Ledger, Objects, Place, ScanMode, Workspaces, Write};
+use crate::world::{
+    Clock, Count, Engine, Ledger, Objects, Place, ScanMode, Timed, Workspaces, Write,
+};
 
 use super::execute::{Doors, StepError, copy_record, place};
 use super::files::{self, Files, FilesError, Found};
@@ -249,6 +252,7 @@ where
     let after = kept.await?;
     tell_missing(doors, record, &files, base.as_ref(), &after).await;
     if conflicts > 0 {
+        doors.meter.count(Count::Conflicts, "", conflicts);
         let message = format!("changed on both sides, and both kept: {}", many(conflicts, "file"));
         doors.book.event(now, Some(&record.name), true, "Conflict", message);
     }
@@ -462,7 +466,11 @@ where
     let shown = Shown { lanes: &doors.lanes, uid: &record.uid };
     let show = |progress| shown.at(progress);
     let files = doors.files(&there, record);
-    let found = files.hydrate_paths(base.as_ref(), &wanted, &show).await?;
+    let began = Instant::now();
+    let found = files.hydrate_paths(base.as_ref(), &wanted, &show).await;
+    let labels = ("request", if found.is_ok() { "done" } else { "failed" });
+    doors.meter.took(Timed::Hydration, labels, began.elapsed());
+    let found = found?;
     let here = found
         .base
         .files

@@ -22,7 +22,7 @@ use crate::gate::{Answer, Opened, Opens};
 use crate::model::Stub;
 use crate::plan::NoRoom;
 use crate::workspace::{CANARY, FillError, fill, inode_of, space_of, stub_of};
-use crate::world::{Body, Marks, Objects, StoreError, StoreErrorKind};
+use crate::world::{Body, Marks, Meter, Objects, StoreError, StoreErrorKind, Timed};
 
 use super::rooms::Rooms;
 
@@ -123,6 +123,7 @@ pub struct Filler<O> {
     abreast: Semaphore,
     /// Who waits, by inode; an entry is there exactly as long as the file is being fetched.
     waiting: Mutex<BTreeMap<(u64, u64), Waiting>>,
+    meter: Arc<Meter>,
 }
 
 impl<O> std::fmt::Debug for Filler<O> {
@@ -148,10 +149,11 @@ impl<O: Objects> Filler<O> {
         failures: Failures,
         coming: Coming,
         canary: Vec<u8>,
+        meter: Arc<Meter>,
     ) -> Filler<O> {
         let abreast = Semaphore::new(ABREAST);
         let waiting = Mutex::default();
-        Filler { objects, marks, rooms, failures, coming, canary, abreast, waiting }
+        Filler { objects, marks, rooms, failures, coming, canary, abreast, waiting, meter }
     }
 
     /// Answers opens until there will be no more.
@@ -188,7 +190,10 @@ impl<O: Objects> Filler<O> {
         self.waiting().insert(inode, Waiting { opens: vec![opened], until });
         let this = Arc::clone(self);
         tokio::spawn(async move {
+            let began = Instant::now();
             let filled = this.fetch_within(inode, file, &stub).await;
+            let result = if filled.is_ok() { "done" } else { "failed" };
+            this.meter.took(Timed::Hydration, ("open", result), began.elapsed());
             let answer = match &filled {
                 Ok(()) => Answer::Go,
                 Err(FillError::NoSpace | FillError::NoRoom(NoRoom::Floor { .. })) => {

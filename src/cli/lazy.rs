@@ -14,7 +14,7 @@ use crate::clock::WallClock;
 use crate::gate::{Gate, Unfit, attach};
 use crate::model::LazyMode;
 use crate::workspace::Local;
-use crate::world::{Engine, Ledger, Marks, Objects, Workspaces as _};
+use crate::world::{Engine, Ledger, Marks, Meter, Objects, Workspaces as _};
 
 use super::exit::{Failure, chain};
 
@@ -32,9 +32,8 @@ const LATE_TRIES: u32 = 2;
 pub(super) async fn begin<O: Objects>(
     workspaces: &Local,
     objects: Arc<O>,
-    rooms: Rooms,
-    failures: Failures,
-    coming: Coming,
+    (rooms, failures, coming): (Rooms, Failures, Coming),
+    meter: Arc<Meter>,
 ) -> Result<Option<Gate>, Failure> {
     let docket = workspaces.docket_dir();
     let attached = tokio::task::spawn_blocking(move || attach(&docket)).await;
@@ -52,7 +51,9 @@ pub(super) async fn begin<O: Objects>(
     };
     let marks: Arc<dyn Marks> = Arc::new(gate.clone());
     let content = format!("docket canary {}\n", std::process::id()).repeat(400).into_bytes();
-    let filler = Filler::new(objects, Arc::clone(&marks), rooms, failures, coming, content.clone());
+    let canary_says = content.clone();
+    let marked = Arc::clone(&marks);
+    let filler = Filler::new(objects, marked, rooms, failures, coming, canary_says, meter);
     tokio::spawn(filler.serve(opens));
     let mut tries = 0;
     while let Err(why) = canary(workspaces, &content, &marks).await {

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Guard, Reading, ServeError, Token};
-use crate::apply::{Doors, Lanes};
+use crate::apply::{Doors, Lanes, Metered};
 use crate::clock::WallClock;
 use crate::config::{Config, Flags, HttpRead, LogFormat, Store as Named, Surroundings};
 use crate::crash;
@@ -24,7 +24,7 @@ use crate::operator::handle::{Ask, Handle};
 use crate::operator::{Operator, Settings, rebuild};
 use crate::probe::HttpProbe;
 use crate::workspace::Local;
-use crate::world::{Clock as _, Ledger as _, StoreError};
+use crate::world::{Clock as _, Ledger as _, Meter, StoreError};
 
 use super::Context;
 use super::exit::{Code, Failure, chain};
@@ -105,7 +105,7 @@ pub(super) fn engine(config: &Config) -> Result<Docker, String> {
 async fn operate(config: Config, around: Surroundings) -> Result<Code, Failure> {
     let signals = Signals::listen()?;
     let shutdown = CancellationToken::new();
-    let mut running = start(&config, &shutdown).await?;
+    let mut running = Box::pin(start(&config, &shutdown)).await?;
     let served = serve(&config, &running.handle, &shutdown).await;
     let ended = match served {
         Ok(serving) => attend(signals, &config, &around, &mut running, serving).await,
@@ -121,18 +121,21 @@ async fn operate(config: Config, around: Surroundings) -> Result<Code, Failure> 
 
 /// Opens the doors, locks what may have one operator only, and sets the loop going.
 async fn start(config: &Config, shutdown: &CancellationToken) -> Result<Running, Failure> {
+    let meter = Arc::new(Meter::default());
     let engine = engine(config).map_err(Failure::failed)?;
+    let engine = Metered::new(engine, Arc::clone(&meter));
     let about = format!("state {}", config.state.display());
     let sole = super::sole::take(&config.docker, config.installation.as_str(), &about)
         .map_err(Failure::failed)?;
     let workspaces = Local::open_as(&config.workspaces, &about)
         .map_err(|error| Failure::failed(chain(&error)))?;
-    let objects = Arc::new(store(config)?);
+    let objects = Arc::new(Metered::new(store(config)?, Arc::clone(&meter)));
     let lanes = Lanes::new(descriptors());
     lanes.rooms.set_floor(config.min_free);
     let (store, rooms) = (Arc::clone(&objects), lanes.rooms.clone());
     let (failures, coming) = (lanes.failures.clone(), lanes.coming.clone());
-    let gate = super::lazy::begin(&workspaces, store, rooms, failures, coming).await?;
+    let lazily = (rooms, failures, coming);
+    let gate = super::lazy::begin(&workspaces, store, lazily, Arc::clone(&meter)).await?;
     let ledger = Sled::open(&config.state).map_err(|error| Failure::failed(chain(&error)))?;
     let contents = ledger.load().await.map_err(|error| Failure::failed(chain(&error)))?;
     if let Some(rebuilt) = &contents.rebuilt {
@@ -141,8 +144,8 @@ async fn start(config: &Config, shutdown: &CancellationToken) -> Result<Running,
     let (book, rebuilt) = rebuild(ledger, &contents, &workspaces, WallClock.now())
         .await
         .map_err(|error| Failure::failed(chain(&error)))?;
-    super::lazy::guard(gate.as_ref(), &engine, &workspaces, &book).await?;
-    if let Store::S3(s3) = &*objects {
+    Box::pin(super::lazy::guard(gate.as_ref(), &engine, &workspaces, &book)).await?;
+    if let Store::S3(s3) = objects.door() {
         tokio::spawn(sweep_uploads((**s3).clone()));
     }
     let doors = Doors {
@@ -156,6 +159,7 @@ async fn start(config: &Config, shutdown: &CancellationToken) -> Result<Running,
         engine_socket: config.docker.trim_start_matches("unix://").into(),
         quarantine: Mutex::default(),
         lanes,
+        meter,
     };
     let (bounds, within) = watch::channel(config.bounds());
     let Specs { sources, rescan, origin } = specs(config, within)?;

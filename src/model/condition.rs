@@ -100,6 +100,13 @@ macro_rules! reasons {
         impl Reason {
             /// All of them, for documents and tests.
             pub const ALL: &'static [Reason] = &[$(Reason::$name,)*];
+
+            /// Its name, as machines know it.
+            pub const fn word(self) -> &'static str {
+                match self {
+                    $(Reason::$name => stringify!($name),)*
+                }
+            }
         }
     };
 }
@@ -251,7 +258,7 @@ reasons! {
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
+        f.write_str(self.word())
     }
 }
 

@@ -170,6 +170,23 @@ pub enum Operation {
     Cleanup,
 }
 
+impl Operation {
+    /// All of them.
+    pub const ALL: &'static [Operation] = &[
+        Operation::Workspace,
+        Operation::Hydrate,
+        Operation::Image,
+        Operation::Create,
+        Operation::Start,
+        Operation::Run,
+        Operation::Stop,
+        Operation::Remove,
+        Operation::Update,
+        Operation::Sync,
+        Operation::Cleanup,
+    ];
+}
+
 /// A failed operation: facts only; when it may run again follows from them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {

@@ -53,6 +53,7 @@ where
             Ask::Files(name, reply) => self.files_of(&name, reply),
             Ask::Logs { name, follow, tail, reply } => self.logs_of(&name, follow, tail, reply),
             Ask::Top(name, reply) => self.top(name.as_ref(), reply),
+            Ask::Numbers(reply) => give(reply, Ok(self.numbers())),
             Ask::Sources(reply) => {
                 give(reply, Ok(self.wants.sources(self.sources.as_ref(), &self.applied)));
             }

@@ -8,7 +8,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::model::{ClassName, Event, FileState, Origin, SessionName, Timestamp, Usage};
 use crate::status::SessionView;
-use crate::world::LogStream;
+use crate::world::{LogStream, Meter};
 
 /// Why the operator did not do what was asked, by exit code.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -99,6 +99,23 @@ pub struct Outcome {
     pub outcome: String,
     /// It was refused or skipped: the command exits 1.
     pub refused: bool,
+}
+
+/// How things stand, in numbers: what `/metrics` tells beside what it sees of each session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Numbers {
+    /// Ports of the range that records have.
+    pub ports_leased: u64,
+    /// Ports of it that somebody else was found to hold.
+    pub ports_quarantined: u64,
+    /// Ports of it that could be leased.
+    pub ports_free: u64,
+    /// Sessions that wait before something is tried again, by operation.
+    pub backing_off: BTreeMap<String, u64>,
+    /// Sessions that wait for a place or for leave to start.
+    pub queued: u64,
+    /// Sessions that are worked on.
+    pub working: u64,
 }
 
 /// One row of `docket get sources`.
@@ -309,6 +326,8 @@ pub enum Ask {
     },
     /// `docket top`; `None`: all.
     Top(Option<SessionName>, oneshot::Sender<Answer<Vec<TopView>>>),
+    /// How things stand, in numbers.
+    Numbers(oneshot::Sender<Answer<Numbers>>),
     /// `docket get sources`.
     Sources(oneshot::Sender<Answer<Vec<SourceView>>>),
     /// `docket confirm-prune`: the names that were held and are confirmed now.
@@ -366,6 +385,8 @@ pub struct Handle {
     pub events: broadcast::Sender<Event>,
     /// The ring of past events.
     pub past: std::sync::Arc<std::sync::Mutex<std::collections::VecDeque<Event>>>,
+    /// What was counted.
+    pub meter: std::sync::Arc<Meter>,
     /// When the loop last finished a complete pass, for `/livez` and `/readyz`.
     pub last_pass: watch::Receiver<Option<crate::model::Timestamp>>,
     /// The repository that specs come from, if they do.

@@ -13,7 +13,7 @@ use crate::model::{
 };
 use crate::observe::{Full, One};
 use crate::plan::{Input, Want};
-use crate::world::{Clock, Engine, Ledger, Objects, Probe, Workspaces};
+use crate::world::{Clock, Count, Engine, Ledger, Objects, Probe, Timed, Workspaces};
 
 use super::health::{Prober, Target};
 use super::{Inner, Operator, lanes, shown};
@@ -44,6 +44,7 @@ where
         }
         // Whatever changed may have moved the queue.
         self.dirty.extend(self.index.queued.iter().cloned());
+        let began = Instant::now();
         let dirty = std::mem::take(&mut self.dirty);
         for name in &dirty {
             self.refresh(name);
@@ -60,6 +61,7 @@ where
         if std::mem::take(&mut self.records_changed) {
             self.reconsider();
         }
+        self.doors.meter.took(Timed::Pass, ("", ""), began.elapsed());
         #[cfg(feature = "testing")]
         self.recount();
     }
@@ -167,6 +169,7 @@ where
         tracing::info!("{name} {}", live.plan.to_string().trim_end());
         let cancel = CancellationToken::new();
         live.main = Some(cancel.clone());
+        let drift = super::numbers::drift(live, &live.plan);
         let uid = live.session.record.as_ref().map(|record| record.uid.clone());
         let ids = self.containers.of(name).map(|c| c.id.clone()).collect::<Vec<_>>();
         let doors = Arc::clone(&self.doors);
@@ -183,11 +186,21 @@ where
                 }
             };
             let work = crate::apply::run(&doors, &name, uid, &actions, &cancel, begins);
+            let began = Instant::now();
             let ran = if actions.iter().any(|action| matches!(action, Action::Hydrate)) {
                 shown(work, &tell, &name).await
             } else {
                 work.await
             };
+            let result = match &ran.error {
+                None => "done",
+                Some((_, StepError::Interrupted)) => "interrupted",
+                Some(_) => "failed",
+            };
+            doors.meter.took(Timed::Reconcile, (result, ""), began.elapsed());
+            if let (Some(drift), None) = (drift, &ran.error) {
+                doors.meter.count(Count::Drift, drift, 1);
+            }
             let mut look: std::collections::BTreeSet<_> = ids.into_iter().collect();
             look.extend(ran.touched.iter().cloned());
             // Steps that touch neither engine nor workspace need no look.
@@ -393,6 +406,7 @@ where
             live.get(name).is_some_and(|live| live.main.is_some()) || overtaken.contains_key(name)
         };
         let (changed, mut again) = self.containers.take_in(listed, busy);
+        self.missed(changed.len());
         self.dirty.extend(changed);
         for (name, live) in &mut self.live {
             if live.trusted_from == 0 {

@@ -21,7 +21,7 @@ use crate::model::{
     Timestamp,
 };
 use crate::plan::{Refused, Want};
-use crate::spec::Object;
+use crate::spec::{BEING_WRITTEN, Object};
 pub use crate::spec::{SourceFile, Sources};
 use crate::world::{Clock, Engine, Ledger, Objects, Probe, Workspaces};
 
@@ -460,6 +460,7 @@ impl Wants {
             let wrong = match &at {
                 At::File(path) => match sources.files.get(path) {
                     Some(SourceFile::Invalid(errors)) => errors.clone(),
+                    Some(SourceFile::Unreadable(error)) if error == BEING_WRITTEN => continue,
                     Some(SourceFile::Unreadable(error)) => vec![format!("{path}: {error}")],
                     Some(SourceFile::Parsed { .. }) | None => Vec::new(),
                 },

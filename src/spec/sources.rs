@@ -25,6 +25,9 @@ pub enum SourceFile {
     Unreadable(String),
 }
 
+/// Why a file that is still written to cannot be read yet: nothing is wrong with it.
+pub const BEING_WRITTEN: &str = "it is being written";
+
 /// A complete listing of the watched directory, or why there is none.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sources {

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use docket::api::{self, Guard, Reading, Token};
 use docket::model::{Event, SessionName, Timestamp};
 use docket::operator::handle::{
-    Answer, Ask, Finding, GcView, Handle, HistoryView, LogStreamBox, Outcome, PlanView, Refusal,
-    Snapshot, SourceView, TopView, Which,
+    Answer, Ask, Finding, GcView, Handle, HistoryView, LogStreamBox, Numbers, Outcome, PlanView,
+    Refusal, Snapshot, SourceView, TopView, Which,
 };
 use docket::status::SessionView;
 use serde_json::json;
@@ -69,6 +69,7 @@ impl Fake {
             past: Arc::clone(&past),
             last_pass: passed,
             origin: watch::channel(None).1,
+            meter: Arc::default(),
         };
         let asked = Asked::default();
         let state = place.path().join("state");
@@ -165,6 +166,7 @@ async fn answer_all(
                 };
                 drop(reply.send(answer));
             }
+            Ask::Numbers(reply) => drop(reply.send(Ok(Numbers::default()))),
             Ask::Verb(name, _, reply) => drop(reply.send(here(&name))),
             Ask::Sync(name, reply) => drop(reply.send(here(&name).map(|()| "3 files".into()))),
             Ask::Hydrate(_, paths, reply) => {

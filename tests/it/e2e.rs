@@ -14,6 +14,7 @@ mod hostile;
 mod image;
 mod lazy;
 mod life;
+mod metrics;
 mod points;
 mod promises;
 mod proxy;

@@ -128,6 +128,10 @@ fn what_is_wrong_with_the_sources_is_news_once_and_once_more_when_it_is_gone() {
     "#]]
     .assert_eq(&first);
     assert_eq!(scene.news(), "");
+    let wait = SourceFile::Unreadable(BEING_WRITTEN.to_owned());
+    scene.files.insert("d.yaml".to_owned(), wait);
+    assert_eq!(scene.news(), "", "nothing is wrong with what is being written");
+    scene.files.remove("d.yaml");
     scene.write("a.yaml", &session("a", "two", "legal"));
     scene.files.remove("c.yaml");
     scene.trouble = None;

@@ -31,6 +31,20 @@ fn metrics_are_sums_for_everybody_and_by_session_with_the_token() {
 }
 
 #[test]
+fn every_number_that_is_served_is_in_the_book() {
+    let fake = Fake::start();
+    fake.put(view("ann-one", "Running", "True"));
+    let (_, text) = fake.http(&format!(
+        "GET /metrics HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}",
+        fake.tcp, fake.token
+    ));
+    let page = std::fs::read_to_string("docs/src/monitoring.md").unwrap();
+    let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let missing: Vec<&str> = names.filter(|name| !page.contains(&format!("`{name}"))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
 fn the_dashboard_is_a_page_without_data_that_loads_nothing_from_elsewhere() {
     let fake = Fake::start();
     fake.put(view("ann-one", "Running", "True"));

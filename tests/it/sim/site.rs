@@ -218,6 +218,7 @@ impl Site {
             engine_socket: PathBuf::from("/var/run/docker.sock"),
             quarantine: Mutex::default(),
             lanes: Lanes::default(),
+            meter: Arc::default(),
         });
         let probe =
             Weathered::new(Arc::new(FakeProbe::new(Arc::clone(&self.machine))), Arc::clone(life));
