@@ -101,7 +101,7 @@ impl Default for Limits {
             longest_wait: Duration::from_secs(10),
             elapsed: Duration::from_mins(1),
             part: 5 << 20,
-            memory: 25 << 20,
+            memory: 15 << 20,
             memory_in: 16 << 20,
             page: 1000,
         }

@@ -16,10 +16,6 @@ use crate::world::Body;
 
 /// Bytes read at a time.
 pub(super) const CHUNK: usize = 256 * 1024;
-/// The same of a large file: each time costs a change of threads.
-const LARGE_CHUNK: usize = 1024 * 1024;
-/// From this size on.
-const LARGE: u64 = 8 << 20;
 
 /// Opens a regular file that is as the caller last saw it.
 pub(super) fn open(case: &OwnedFd, path: &RelPath, expected: Stamp) -> Result<File, Fault> {
@@ -78,8 +74,7 @@ pub(super) fn body(file: File, expected: Stamp, about: About) -> Body {
 
 impl Reading {
     fn step(mut self) -> std::io::Result<Option<(Bytes, Reading)>> {
-        let most = if self.expected.size < LARGE { CHUNK } else { LARGE_CHUNK };
-        let want = usize::try_from(self.left).unwrap_or(usize::MAX).min(most);
+        let want = usize::try_from(self.left).unwrap_or(usize::MAX).min(CHUNK);
         let mut chunk = Vec::with_capacity(want);
         (&mut self.file).take(want as u64).read_to_end(&mut chunk)?;
         self.left -= chunk.len() as u64;
