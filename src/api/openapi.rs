@@ -1,5 +1,7 @@
 //! `/api/v1/openapi.json`: the API in words for machines. A test holds it against the routes.
 
+mod shapes;
+
 use serde_json::{Map, Value, json};
 
 use crate::spec::{ObjectKind, schema};
@@ -65,7 +67,7 @@ pub(super) fn document() -> Value {
         }
         schemas.insert(name.to_owned(), one);
     }
-    schemas.insert("Error".to_owned(), error_schema());
+    schemas.extend(shapes::schemas().into_iter().map(|(name, one)| (name.to_owned(), one)));
     json!({
         "openapi": "3.1.0",
         "info": {"title": "docket", "version": env!("CARGO_PKG_VERSION")},
@@ -74,14 +76,6 @@ pub(super) fn document() -> Value {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "schemas": schemas,
         },
-    })
-}
-
-fn error_schema() -> Value {
-    json!({
-        "type": "object",
-        "required": ["code", "message"],
-        "properties": {"code": {"type": "string"}, "message": {"type": "string"}},
     })
 }
 
@@ -102,19 +96,44 @@ fn operation(path: &str, method: &str, summary: &str) -> Value {
         json!({"description": what, "content": {"application/json": {
             "schema": {"$ref": "#/components/schemas/Error"}}}})
     };
-    let mut answers = json!({"200": {"description": "done"}});
+    let done = json!({"description": "done", "content": shapes::answer(path, method)});
+    let mut answers = json!({"200": done});
     let guarded = path.starts_with("/api/");
-    if guarded {
-        answers["401"] = error("no token, or a wrong one");
-        answers["403"] = error("a foreign Host or Origin");
+    let (parameters, body) = (shapes::query(path, method), shapes::body(path));
+    let body = body.filter(|_| method == "post");
+    if path == "/livez" || path == "/readyz" {
+        answers["503"] = json!({"description": "it is not", "content": {"text/plain": {
+            "schema": {"type": "string"}}}});
     }
-    if path.contains("{name}") {
+    answers["400"] = error("not HTTP as it should be");
+    answers["403"] = error("a foreign Host or Origin");
+    answers["401"] = error("no token, or a wrong one");
+    if guarded {
+        answers["500"] = error("it was tried and failed");
+        answers["503"] = error("the operator is starting or stopping");
+    }
+    if path.contains("{name}") || parameters.to_string().contains("\"session\"") || body.is_some() {
         answers["404"] = error("no such session");
+    }
+    if body.is_some() || parameters.as_array().is_some_and(|all| !all.is_empty()) {
+        answers["422"] = error("not acceptable: which field, and why");
     }
     if method != "get" && guarded {
         answers["409"] = error("not possible as things are");
+        answers["413"] = error("too large a body");
+    }
+    if path.ends_with("/files") || path.ends_with("/history") || path.ends_with("/logs") {
+        answers["409"] = error("not possible as things are");
     }
     let mut operation = json!({"summary": summary, "responses": answers});
+    if parameters.as_array().is_some_and(|all| !all.is_empty()) {
+        operation["parameters"] = parameters;
+    }
+    if let Some(name) = body {
+        let schema = json!({"$ref": format!("#/components/schemas/{name}")});
+        operation["requestBody"] =
+            json!({"required": false, "content": {"application/json": {"schema": schema}}});
+    }
     if guarded {
         operation["security"] = json!([{"token": []}]);
     }

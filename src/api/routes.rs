@@ -9,6 +9,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::de::DeserializeOwned;
@@ -27,6 +28,8 @@ use super::{
 
 /// Largest body: many spec files of 64 KiB.
 const BODY_LIMIT: usize = 32 << 20;
+/// Longest reason of a refusal that is passed on.
+const TOLD_LIMIT: usize = 4 << 10;
 /// How long a new operator may take to its first look before a name is said to be unknown.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
 /// A pass that is older than this means that the operator cannot see the engine.
@@ -78,7 +81,20 @@ pub(super) fn router(handle: Handle, closing: CancellationToken) -> Router {
             Problem::new(405, "Refused", "this method is not for this path")
         })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(middleware::map_response(as_problem))
         .with_state(Served { handle, closing })
+}
+
+/// What is refused before a route of ours sees it is told in our words, too.
+async fn as_problem(response: Response) -> Response {
+    let status = response.status();
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let plain = kind.is_some_and(|kind| kind.starts_with("text/plain"));
+    if !status.is_client_error() || !plain {
+        return response;
+    }
+    let told = axum::body::to_bytes(response.into_body(), TOLD_LIMIT).await.unwrap_or_default();
+    Problem::new(status.as_u16(), "Invalid", String::from_utf8_lossy(&told)).into_response()
 }
 
 /// An error as an answer.

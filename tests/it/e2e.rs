@@ -1,6 +1,7 @@
 //! The built binary on a real engine, as a user runs it: files dropped, containers killed by hand,
 //! the operator killed, the end states compared.
 
+mod api;
 mod chaos;
 mod crash;
 mod dashboard;
