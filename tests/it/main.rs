@@ -13,6 +13,8 @@ mod cli;
 mod docs;
 mod e2e;
 mod engine_contract;
+#[cfg(feature = "testing")]
+mod fuzz;
 mod hostile;
 mod ledger_crash;
 mod lockfile;
