@@ -31,14 +31,14 @@ fn run(target: &str, body: fn(&[u8])) {
 /// A few changes of a file, each from the seed.
 fn changed(parent: &[u8], other: &[u8], seed: u64) -> Vec<u8> {
     let mut bytes = parent.to_vec();
-    for round in 0..1 + seed % 4 {
+    for round in 0..=seed % 4 {
         let dice = mix(seed ^ (round << 32));
         let at = (dice >> 16) as usize % (bytes.len() + 1);
         let to = at + (dice >> 40) as usize % 16;
         match dice % 6 {
             0 if at < bytes.len() => bytes[at] ^= 1 << (dice % 8),
             1 if at < bytes.len() => {
-                bytes[at] = b"{}[]:,-#&*!|'\"\\/.\n\t\0"[(dice >> 8) as usize % 20]
+                bytes[at] = b"{}[]:,-#&*!|'\"\\/.\n\t\0"[(dice >> 8) as usize % 20];
             }
             2 => bytes.truncate(at),
             3 => drop(bytes.drain(at..to.min(bytes.len()))),
