@@ -33,17 +33,23 @@ pub struct Store {
 }
 
 pub struct Place {
-    // The operator ends before its engine, the engine before its disk.
-    pub rig: Rig,
     pub store: Store,
     pub engine: PrivateEngine,
+    // The engine ends before its disk, and that before the directory it is mounted in.
     _disk: Disk,
+    pub rig: Rig,
     host: String,
     pub holders: Vec<TcpListener>,
     /// Each tenant's large file, and what the sample says of it.
     pub large: Vec<(Vec<u8>, String)>,
     /// Where each session was last seen.
     addresses: BTreeMap<String, String>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.rig.kill();
+    }
 }
 
 /// A small file system of its own.
