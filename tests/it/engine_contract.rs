@@ -66,20 +66,7 @@ impl Networks {
 impl Drop for Networks {
     fn drop(&mut self) {
         for installation in &self.0 {
-            // Most benches have none.
-            let script = "docket=docket-$0
-                docker ps -aq --filter label=docket.dev/installation=$0 | xargs -r docker rm -f -v
-                docker network rm $docket
-                for chain in DOCKER-USER INPUT; do
-                    iptables -w 5 -S $chain | grep -- \"--comment $docket \" | sed 's/^-A/-D/' |
-                        while read -r rule; do iptables -w 5 $rule; done; done";
-            let mut clean = Command::new("bash");
-            let path = std::env::var("PATH").unwrap_or_default();
-            clean.env("PATH", format!("{path}:/usr/sbin:/sbin"));
-            if !host().is_empty() {
-                clean.env("DOCKER_HOST", host());
-            }
-            let _ = clean.args(["-c", script, installation]).output();
+            crate::support::forget(installation, &host());
         }
     }
 }

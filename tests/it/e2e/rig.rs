@@ -289,11 +289,7 @@ impl Rig {
 impl Drop for Rig {
     fn drop(&mut self) {
         self.kill();
-        for (id, _, _) in self.containers() {
-            let _gone_already = Command::new("docker").args(["rm", "-f", "-v", &id]).output();
-        }
-        let network = format!("docket-{}", self.installation);
-        let _never_made = Command::new("docker").args(["network", "rm", &network]).output();
+        crate::support::forget(&self.installation, "");
     }
 }
 
