@@ -1,24 +1,18 @@
 //! One operator an (engine, installation), whatever their states and workspaces: two would take
 //! each other's containers for left-overs. A lock in `/run/docket` that dies with its holder.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "the shell: a lock file of this machine, and a moment to wait for it"
-)]
+#![expect(clippy::disallowed_methods, reason = "the shell: a lock file of this machine")]
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
-use std::time::Duration;
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 /// Gone after a boot, as every holder is.
 const HERE: &str = "/run/docket";
-/// What a killed operator may take to be gone altogether.
-const DYING: Duration = Duration::from_secs(1);
 
 /// Takes the lock. `None`: this machine has no place for it, which is told and is no hindrance.
 ///
@@ -45,7 +39,7 @@ fn take_in(
             return Ok(None);
         }
     };
-    match take_soon(&file) {
+    match crate::ledger::lock_soon(&file) {
         Ok(()) => (),
         Err(Errno::WOULDBLOCK) => {
             let mut holder = String::new();
@@ -70,20 +64,6 @@ fn take_in(
         tracing::warn!(%error, "the lock does not say who holds it");
     }
     Ok(Some(file))
-}
-
-/// Tries for a moment: a child that a killed operator had just begun holds its descriptors, this
-/// one among them, until it becomes the program it is to be. Its other locks end with it.
-fn take_soon(file: &File) -> Result<(), Errno> {
-    let until = std::time::Instant::now() + DYING;
-    loop {
-        match flock(file, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) if std::time::Instant::now() < until => {
-                std::thread::sleep(DYING / 50);
-            }
-            taken => return taken,
-        }
-    }
 }
 
 fn open(dir: &Path, engine: &str, installation: &str) -> std::io::Result<File> {

@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock, fstatvfs};
 use rustix::io::Errno;
@@ -16,6 +17,8 @@ pub(super) const DB: &str = "db";
 const MAKING: &str = "db.making";
 /// What a disk is tried with.
 const PROBE: &str = "probe";
+/// What a killed holder of a lock may take to be gone altogether.
+const DYING: Duration = Duration::from_secs(1);
 /// Space that is left alone, so that sled never meets a full disk in the middle of a write.
 const RESERVE: u64 = 2 * 1024 * 1024;
 
@@ -203,7 +206,7 @@ fn lock(state: &Path) -> Result<File, Fault> {
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
     let mut file = options.open(&path).map_err(Fault::at(&path))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    match lock_soon(&file) {
         Ok(()) => (),
         Err(Errno::WOULDBLOCK) => {
             let mut text = String::new();
@@ -224,6 +227,21 @@ fn lock(state: &Path) -> Result<File, Fault> {
     let _unwritten = file.write_all_at(text.as_bytes(), 0);
     let _uncut = file.set_len(text.len() as u64);
     Ok(file)
+}
+
+/// Takes an exclusive lock, and tries for a moment: a child that its holder had just begun has its
+/// descriptors, this one among them, until it becomes the program it is to be.
+///
+/// # Errors
+/// `WOULDBLOCK`: somebody holds it.
+pub fn lock_soon(file: &File) -> Result<(), Errno> {
+    let until = Instant::now() + DYING;
+    loop {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) if Instant::now() < until => std::thread::sleep(DYING / 50),
+            taken => return taken,
+        }
+    }
 }
 
 /// Makes a file or directory durable.

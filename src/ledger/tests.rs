@@ -254,6 +254,21 @@ async fn what_an_end_in_the_middle_of_opening_left_is_swept() {
     assert!(!state.path().join("state/db.making").exists());
 }
 
+/// As a child of a killed operator does until it becomes another program.
+#[test]
+fn a_lock_that_is_let_go_in_a_moment_is_waited_for() {
+    let state = tempfile::tempdir().unwrap();
+    drop(open(&state));
+    let held = std::fs::File::open(state.path().join("state/lock")).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let child = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        drop(held);
+    });
+    drop(open(&state));
+    child.join().unwrap();
+}
+
 #[tokio::test]
 async fn a_store_that_lost_its_last_batches_is_not_trusted_even_if_it_adds_up() {
     let state = tempfile::tempdir().unwrap();
