@@ -424,20 +424,28 @@ fn watch(view: &View<'_>, current: &Container, mut actions: Vec<Action>) -> Sess
         };
         return steps(phase, "its container was not inspected yet", actions);
     };
-    if view.gate(Operation::Update).is_ok()
-        && let Some(pressed) = disk_pressure(view)
-    {
-        actions
-            .push(Action::PauseContainer { id: current.id.clone(), reason: Reason::DiskPressure });
-        return SessionPlan { actions, ..pressed };
-    }
     let wanted = record.applied.resolved.container.resources;
     let in_place = record.applied.resolved.update.strategy == UpdateStrategy::InPlaceOrRecreate;
-    if detail.resources != wanted && in_place && view.gate(Operation::Update).is_ok() {
-        let id = current.id.clone();
-        actions.push(Action::UpdateResources { id, resources: wanted });
+    let pressed = disk_pressure(view);
+    let resizes = detail.resources != wanted && in_place;
+    let mut again = None;
+    match view.gate(Operation::Update) {
+        Ok(()) => {
+            let id = current.id.clone();
+            if let Some(pressed) = pressed {
+                actions.push(Action::PauseContainer { id, reason: Reason::DiskPressure });
+                return SessionPlan { actions, ..pressed };
+            }
+            if resizes {
+                actions.push(Action::UpdateResources { id, resources: wanted });
+            }
+        }
+        Err(closed) if resizes || pressed.is_some() => again = closed.until,
+        Err(_) => (),
     }
-    health(view, current, detail, actions)
+    let mut plan = health(view, current, detail, actions);
+    wake(&mut plan, again);
+    plan
 }
 
 fn health(

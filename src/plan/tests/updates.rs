@@ -365,6 +365,17 @@ fn a_missing_new_image_is_tried_again_at_its_time_behind_the_old_container() {
 }
 
 #[test]
+fn limits_that_could_not_be_changed_are_tried_again_at_their_time() {
+    let world = World::parse(
+        "want ann-one memory=8
+         record ann-one memory=8 generation=2 port=8001 ready fail=Update*1:StartFailed@11:59:55+20
+         container ann-one running port=8001 passing",
+    );
+    let plan = world.plan();
+    assert_eq!(plan.get(&name("ann-one")).and_then(|plan| plan.wake_at), Some(at("12:00:15")));
+}
+
+#[test]
 fn an_old_container_that_answers_does_not_make_the_new_spec_good() {
     check(
         "policy starts=1
