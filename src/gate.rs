@@ -8,6 +8,7 @@
 //! - `abi`: fanotify itself.
 //! - `wire`: what the two say to each other.
 //! - `table`: the opens that wait.
+//! - `rehearsal`: wire and table played by a fuzzer.
 //! - `server`: the gate.
 //! - `client`: the operator's side; it starts a gate where there is none, and again when one dies.
 
@@ -19,11 +20,15 @@
 mod abi;
 mod apart;
 mod client;
+#[cfg(feature = "testing")]
+mod rehearsal;
 mod server;
 mod table;
 mod wire;
 
 pub use client::{Answer, Gate, Opened, Opens, Unfit, attach, tell_to_end};
+#[cfg(feature = "testing")]
+pub use rehearsal::rehearse;
 pub use server::{Begin, serve};
 
 use apart::stand_apart;

@@ -1,5 +1,5 @@
 //! What the fuzz targets do with their bytes. `tests/it/fuzz.rs` runs the same over the corpora, so that they are true
-//! also where there is no nightly Rust.
+//! also where nobody fuzzes.
 
 use docket::api;
 use docket::model::{CaseName, RelPath, SessionName, Tree, UserName, escape_bytes, unescape_bytes};
@@ -42,4 +42,9 @@ pub fn bodies(bytes: &[u8]) {
     let _paths = serde_json::from_slice::<api::Paths>(bytes);
     let _restoration = serde_json::from_slice::<api::Restoration>(bytes);
     let _collection = serde_json::from_slice::<api::Collection>(bytes);
+}
+
+/// What operator and gate say to each other, and when: no open is lost, none answered twice.
+pub fn protocol(bytes: &[u8]) {
+    docket::gate::rehearse(bytes);
 }

@@ -69,6 +69,12 @@ impl<F> Table<F> {
         self.waiting.values().map(|one| one.until.saturating_sub(now)).min()
     }
 
+    /// How many wait.
+    #[cfg(feature = "testing")]
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()

@@ -19,7 +19,7 @@ pub(super) const SOCKET: &str = "gate.sock";
 /// The version of these messages.
 const VERSION: u8 = 1;
 /// Longest message.
-const LONGEST: usize = 32;
+pub(super) const LONGEST: usize = 32;
 
 /// A message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

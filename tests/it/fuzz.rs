@@ -1,5 +1,5 @@
 //! The fuzz targets over their corpora and what becomes of these when bytes are changed, cut, doubled and mixed: the
-//! same every time. cargo-fuzz goes further where there is a nightly Rust.
+//! same every time. `scripts/fuzz` goes further.
 
 #[path = "../../fuzz/src/lib.rs"]
 mod bodies;
@@ -74,4 +74,9 @@ fn no_name_leads_out_and_any_bytes_can_be_shown_and_read_back() {
 #[test]
 fn no_body_of_a_request_makes_it_panic() {
     run("bodies", bodies::bodies);
+}
+
+#[test]
+fn no_packet_makes_the_gate_lose_an_open_or_answer_one_twice() {
+    run("protocol", bodies::protocol);
 }

@@ -99,17 +99,57 @@ const ATTACKS: &[(&str, &str)] = &[
 /// A test's path and name.
 type Test = (String, String);
 
+/// What the last recorded whole run of `scripts/test` said: `scripts/docs --results`.
+struct LastRun {
+    /// When and where, for people.
+    what: String,
+    /// Tests that carry a row's number, and whether they passed.
+    tests: BTreeMap<String, bool>,
+}
+
+impl LastRun {
+    fn parse(text: &str) -> LastRun {
+        let mut run = LastRun { what: String::new(), tests: BTreeMap::new() };
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            match line.split_once(' ') {
+                Some(("ok", name)) => drop(run.tests.insert(name.to_owned(), true)),
+                Some(("FAILED", name)) => drop(run.tests.insert(name.to_owned(), false)),
+                Some(("run", what)) => what.clone_into(&mut run.what),
+                _ => panic!("docs/last-run.txt: `{line}`"),
+            }
+        }
+        run
+    }
+
+    /// The result of a row: that of its worst test.
+    fn of(&self, tests: Option<&BTreeSet<Test>>) -> String {
+        let Some(tests) = tests else { return String::new() };
+        let result = |name: &str| self.tests.get(name).copied();
+        let failed = tests.iter().filter(|(_, name)| result(name) == Some(false)).count();
+        let absent = tests.iter().filter(|(_, name)| result(name).is_none()).count();
+        match (failed, absent) {
+            (0, 0) => "passed".to_owned(),
+            (0, _) if absent == tests.len() => "not run yet".to_owned(),
+            (0, _) => format!("passed, {absent} not run yet"),
+            _ => format!("**{failed} failed**"),
+        }
+    }
+}
+
 /// The page.
 pub fn page(root: &Path) -> String {
     let tests = tests(root);
-    let mut text = HEAD.to_owned();
+    let last = std::fs::read_to_string(root.join("docs/last-run.txt")).unwrap();
+    let last = LastRun::parse(&last);
+    let row = |id: &str| format!("{} | {} |", cell(&tests, id), last.of(tests.get(id)));
+    let mut text = HEAD.replace("RUN", &last.what);
     for (number, fault, promise) in FAULTS {
-        let id = format!("F{number}");
-        let _ = writeln!(text, "| {number} | {fault} | {promise} | {} |", cell(&tests, &id));
+        let row = row(&format!("F{number}"));
+        let _ = writeln!(text, "| {number} | {fault} | {promise} | {row}");
     }
     text.push_str(BETWEEN);
     for (id, attack) in ATTACKS {
-        let _ = writeln!(text, "| {id} | {attack} | {} |", cell(&tests, id));
+        let _ = writeln!(text, "| {id} | {attack} | {}", row(id));
     }
     text.push_str(CHAOS);
     text
@@ -217,6 +257,20 @@ fn the_rows_in_a_name_are_found_and_only_tests_count() {
     assert_eq!(tests_of(text).collect::<Vec<_>>(), ["f1_a", "f3_c"]);
 }
 
+#[test]
+fn a_row_is_as_good_as_its_worst_test() {
+    let last = LastRun::parse("# a comment\nrun today\nok f1_a\nFAILED f1_b\nok f2_c\n");
+    let of = |names: &[&str]| {
+        let tests = names.iter().map(|name| (String::new(), (*name).to_owned())).collect();
+        last.of(Some(&tests))
+    };
+    assert_eq!(last.what, "today");
+    assert_eq!(of(&["f1_a", "f2_c"]), "passed");
+    assert_eq!(of(&["f1_a", "f1_b", "f9_z"]), "**1 failed**");
+    assert_eq!(of(&["f1_a", "f9_z"]), "passed, 1 not run yet");
+    assert_eq!(of(&["f9_z"]), "not run yet");
+}
+
 const HEAD: &str = "\
 # Faults and attacks, and their tests
 
@@ -226,7 +280,8 @@ What docket survives and refuses, row by row, each with the tests that hold it t
 its row in its name; all of them run in `scripts/test`, and a row without a test fails it. How a test goes about it
 stands behind it: *decision* (pure, text in and out), *simulation* (the real operator over fakes, by seeds), *file
 system*, *disk* and *process* (the module against the real thing, killed or without power), *fake and engine* (one
-contract for both), *S3 servers*, *binary* and *binary, engine* (as a user runs it).
+contract for both), *S3 servers*, *binary* and *binary, engine* (as a user runs it). The results are those of the last
+whole run that was recorded: RUN.
 
 The promises: **Keep** no acknowledged byte of a tenant is lost · **Hold** missing, failed or odd information never
 destroys · **One** at most one live container a session · **Back** as wished within one pass and the capped back-off
@@ -235,8 +290,8 @@ after the fault ends · **Ours** what is foreign stays untouched · **Alone** on
 
 ## Faults
 
-| # | fault | promise | tests |
-|---|---|---|---|
+| # | fault | promise | tests | last result |
+|---|---|---|---|---|
 ";
 
 const BETWEEN: &str = "
@@ -244,8 +299,8 @@ const BETWEEN: &str = "
 
 What is promised and what is not is in [Security](security.md).
 
-| id | attack | tests |
-|---|---|---|
+| id | attack | tests | last result |
+|---|---|---|---|
 ";
 
 const CHAOS: &str = "
