@@ -25,6 +25,7 @@ mod local;
 mod logs;
 mod output;
 mod plan;
+mod privileges;
 mod run;
 mod schema;
 mod sole;

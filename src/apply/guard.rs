@@ -29,17 +29,21 @@ pub async fn guard<E: Engine, L: Ledger, C: Clock>(
     let Stood { running, paused } = pause_all(engine).await;
     let mut met = workspaces.guard().await?;
     tracing::info!(placeholders = met.len(), "everything that waits is guarded");
+    let mut unknown = workspaces.caveat();
     if !met.is_empty() {
         let ids = running.iter().map(|one| one.id.clone()).collect();
         match workspaces.held_open(ids).await {
             Ok(held) => met.iter_mut().for_each(|one| one.tripped |= held.contains(&one.id)),
-            Err(error) => tracing::warn!(%error, "what containers hold open is not known"),
+            Err(error) => {
+                tracing::warn!(%error, "what containers hold open is not known");
+                unknown.get_or_insert(format!("what it holds open is not known: {error}"));
+            }
         }
     }
     let records: Vec<_> = book.by_name().into_values().collect();
     let touched = tainted(&met, true, records.iter().map(|record| &**record));
     tell(book, clock, &touched).await;
-    if let Some(why) = workspaces.caveat() {
+    if let Some(why) = unknown {
         let ran: BTreeSet<&Uid> = running.iter().map(|one| &one.uid).collect();
         let ran = records.iter().map(|record| &**record).filter(|record| ran.contains(&record.uid));
         for uid in tainted(&met, false, ran).keys().filter(|uid| !touched.contains_key(uid)) {

@@ -66,6 +66,7 @@ pub(super) fn run(context: &Context, asked: &Run) -> Result<Code, Failure> {
         crash::arm(text).map_err(|error| Failure::input(error.to_string()))?;
     }
     share_free_memory();
+    super::privileges::drop_what_is_not_needed();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

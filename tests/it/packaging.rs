@@ -36,6 +36,19 @@ fn the_unit_leaves_the_gate_alone_and_keeps_openat2() {
     for capability in bounded.split(' ').map(|name| name.trim_start_matches("CAP_")) {
         assert!(unit.contains(&format!("#   {capability}  ")), "{capability} has no reason");
     }
+    let page = read("../docs/src/security.md");
+    let told: Vec<&str> =
+        page.lines().filter_map(|line| line.strip_prefix("| CAP_")?.split(' ').next()).collect();
+    // Killed last for memory it is by a setting of the unit.
+    let here: Vec<&str> = told.iter().copied().filter(|name| *name != "SYS_RESOURCE").collect();
+    assert_eq!(bounded.replace("CAP_", ""), here.join(" "));
+    let install = read("../docs/src/install.md");
+    for capability in here {
+        assert!(
+            install.contains(&format!("--cap-add {capability} ")),
+            "{capability} in install.md"
+        );
+    }
 }
 
 #[test]

@@ -282,6 +282,29 @@ fn with_both_gone_the_session_that_holds_a_placeholder_open_is_restarted() {
     assert_eq!(check(&view, "a"), (200, checked(&files[0].1)));
 }
 
+/// Whatever whoever starts it may do.
+#[test]
+fn operator_and_gate_keep_only_the_privileges_that_the_book_names() {
+    let mut rig = lazy("lazy-few", &[named("a", 1, 300_000)], "");
+    rig.start();
+    rig.ready("ann-one");
+    let ours = status_of(std::process::id(), "CapPrm");
+    // Source: linux/capability.h.
+    let named = [21, 0, 3, 1, 12, 13, 19, 24].iter().fold(0, |all, bit| all | 1 << bit);
+    for (who, pid) in [("operator", rig.pid()), ("gate", gate_pid(&rig).unwrap())] {
+        for set in ["CapPrm", "CapEff", "CapBnd"] {
+            assert_eq!(status_of(pid, set), ours & named, "{set} of the {who}");
+        }
+        assert_eq!(status_of(pid, "NoNewPrivs"), 1, "{who}");
+    }
+}
+
+fn status_of(pid: u32, field: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    u64::from_str_radix(value.unwrap().trim(), 16).unwrap()
+}
+
 /// Where access times are not kept, nobody can tell who read: that is said before and after.
 #[test]
 fn without_access_times_it_is_said_that_nobody_can_tell_who_read() {
