@@ -5,6 +5,7 @@
 //! has its own, so an engine that comes back is simply there again.
 
 mod convert;
+mod credentials;
 mod events;
 mod failure;
 mod firewall;

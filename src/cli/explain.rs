@@ -201,6 +201,10 @@ fn remedy(reason: Reason, view: &SessionView) -> Option<String> {
         Reason::ImageMissing => {
             "build, load or pull its image on this engine, or correct container.image".to_owned()
         }
+        Reason::ImagePullFailed => {
+            "see to the registry; if it wants a login: `docker login` as the user that docket runs as"
+                .to_owned()
+        }
         Reason::RolledBack => {
             "the last good spec is in force again: correct the new one; each edit is tried once"
                 .to_owned()

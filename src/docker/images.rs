@@ -58,7 +58,8 @@ impl Docker {
     async fn pull(&self, reference: &str) -> Result<(), EngineError> {
         let client = self.client().await?;
         let options = CreateImageOptionsBuilder::default().from_image(&with_tag(reference)).build();
-        let mut progress = std::pin::pin!(client.create_image(Some(options), None, None));
+        let who = super::credentials::of(reference).await;
+        let mut progress = std::pin::pin!(client.create_image(Some(options), None, who));
         let end = Instant::now() + PULL_WHOLE;
         loop {
             let until = end.min(Instant::now() + PULL_SILENCE);

@@ -47,6 +47,7 @@ type Also = &'static [(&'static str, &'static str)];
 /// Outside crates and the one folder that may name each.
 const KEEPERS: &[(&str, &str, Also)] = &[
     ("bollard", "docker", &[]),
+    ("docker_credential", "docker", &[]),
     ("sled", "ledger", &[]),
     ("rusoto_core", "objects", &[]),
     ("rusoto_credential", "objects", &[]),

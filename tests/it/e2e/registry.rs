@@ -23,6 +23,8 @@ struct Shelf {
     /// Somebody waits for a layer.
     asked: bool,
     layers: Vec<String>,
+    /// Who comes without this gets nothing: `user:password` in base64.
+    login: Option<String>,
 }
 
 struct Registry {
@@ -117,8 +119,13 @@ fn serve(stream: TcpStream, shelf: &Mutex<Shelf>) -> Option<()> {
         let mut words = line.split(' ');
         (words.next()?.to_owned(), words.next()?.to_owned())
     };
+    let from = line.len();
     while reader.read_line(&mut line).ok()? > 2 {}
-    let (status, kind, bytes) = if path == "/v2/" {
+    let login = shelf.lock().ok()?.login.clone();
+    let knocks = login.is_some_and(|login| !line[from..].contains(&format!("Basic {login}")));
+    let (status, kind, bytes) = if knocks {
+        (401, "application/json".to_owned(), b"{\"errors\": []}".to_vec())
+    } else if path == "/v2/" {
         (200, "application/json".to_owned(), b"{}".to_vec())
     } else {
         let mut one = shelf.lock().ok()?;
@@ -137,7 +144,7 @@ fn serve(stream: TcpStream, shelf: &Mutex<Shelf>) -> Option<()> {
     write!(
         stream,
         "HTTP/1.1 {status} X\r\nConnection: close\r\nDocker-Distribution-Api-Version: registry/2.0\r\n\
-         Content-Type: {kind}\r\nDocker-Content-Digest: {}\r\nContent-Length: {}\r\n\r\n",
+         Content-Type: {kind}\r\nWWW-Authenticate: Basic realm=\"case\"\r\nDocker-Content-Digest: {}\r\nContent-Length: {}\r\n\r\n",
         digest(&bytes),
         bytes.len()
     )
@@ -203,6 +210,36 @@ fn a_moved_tag_changes_nothing_until_a_restart_asks_the_registry_again() {
     let view = of_attempt(&mut rig, 3);
     assert_ne!(view["status"]["container"]["imageId"], first);
     assert_eq!(view["metadata"]["generation"], 1, "{view}");
+}
+
+#[test]
+fn a_registry_that_wants_a_login_gets_what_docker_login_left() {
+    let registry = Registry::start();
+    let image = registry.put("private", "private");
+    // ann:open sesame
+    let login = "YW5uOm9wZW4gc2VzYW1l";
+    registry.shelf.lock().unwrap().login = Some(login.to_owned());
+    let mut rig = Rig::new("login");
+    rig.write("legal.yaml", &of_image(&image, "IfNotPresent"));
+    rig.write("a.yaml", &session("a", "ann", "one", ""));
+    let config = rig.path("docker-config");
+    std::fs::create_dir(&config).unwrap();
+    rig.spawn(&[("DOCKER_CONFIG", config.to_str().unwrap())]);
+    rig.answers();
+    let view =
+        rig.see("is not let in", "a", |view| condition(view, "ImageReady").1 == "ImagePullFailed");
+    assert!(condition(&view, "ImageReady").2.contains("no basic auth credentials"), "{view}");
+    let explained = rig.ok(&["explain", "a"]);
+    assert!(explained.contains("docker login"), "{explained}");
+    let entry = json!({"auths": {&registry.address: {"auth": login}}});
+    std::fs::write(config.join("config.json"), entry.to_string()).unwrap();
+    rig.ready("a");
+    let state = rig.path("state");
+    let log = rig.path("operator.log");
+    let secrets =
+        ["-r", "-e", "open sesame", "-e", login, log.to_str().unwrap(), state.to_str().unwrap()];
+    let found = std::process::Command::new("grep").args(secrets).output().unwrap();
+    assert_eq!(found.status.code(), Some(1), "{found:?}");
 }
 
 #[test]
