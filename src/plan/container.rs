@@ -45,6 +45,13 @@ pub fn expected_hash(record: &Record) -> Option<String> {
     Some(crate::spec::fingerprint(&applied.resolved, &image.id, record.port))
 }
 
+/// Whether what answers in a container makes its session ready: one of an earlier spec does not, or
+/// the last good spec would be forgotten.
+pub(super) fn is_of_spec(record: &Record, container: &Container) -> bool {
+    record.applied.resolved.update.strategy == UpdateStrategy::Never
+        || expected_hash(record).is_some_and(|hash| hash == container.spec_hash)
+}
+
 /// Stops what runs, syncs what it left (by checksum), removes all. The order that loses nothing;
 /// a store that fails holds up the removal and never the stop.
 pub(super) fn take_down(
@@ -522,12 +529,8 @@ fn starting(
 fn ready(view: &View<'_>, current: &Container, mut actions: Vec<Action>) -> SessionPlan {
     let record = view.record;
     let generation = record.applied.generation;
-    // What answers must be of this generation, or the last good spec would be forgotten.
-    let strategy = record.applied.resolved.update.strategy;
-    let of_spec = strategy == UpdateStrategy::Never
-        || expected_hash(record).is_some_and(|hash| hash == current.spec_hash);
     let since = record.ready_since;
-    if of_spec && (since.is_none() || record.ready_generation != generation) {
+    if is_of_spec(record, current) && (since.is_none() || record.ready_generation != generation) {
         actions.push(Action::NoteReady { generation });
     }
     let mut plan = steps(Phase::Running, "", actions);

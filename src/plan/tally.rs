@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
-    CaseName, ClassName, ContainerState, DesiredState, Record, SessionName, Timestamp, UserName,
+    CaseName, ClassName, Container, ContainerState, DesiredState, Record, SessionName, Timestamp, UserName,
 };
 
-use super::container::is_alive;
+use super::container::{is_alive, is_of_spec};
 use super::{Policy, Session};
 
 /// What one session takes.
@@ -73,11 +73,14 @@ impl Share {
             share.holds = Some((!live && !ends(record), since));
         }
         if runs(record) && !ends(record) {
-            let running = |all: &Vec<_>| {
-                all.iter().any(|c: &crate::model::Container| c.state == ContainerState::Running)
+            // One that cannot become ready is not starting: it waits for its own start, and two that
+            // count each other would wait for ever.
+            let starts = |all: &Vec<Container>| {
+                let mut running = all.iter().filter(|c| c.state == ContainerState::Running);
+                running.any(|container| is_of_spec(record, container))
             };
-            let alive = one.containers.known().is_some_and(running);
-            share.starting = alive && record.ready_since.is_none();
+            let unready = record.ready_since.is_none();
+            share.starting = unready && one.containers.known().is_some_and(starts);
             let updates = record.ready_generation > 0
                 && (record.ready_since.is_none()
                     || record.ready_generation < record.applied.generation);

@@ -290,6 +290,29 @@ fn an_update_that_waits_for_its_start_takes_nothing_down() {
     );
 }
 
+/// Each of them is not ready and has a container that runs, but waits for its own start.
+#[test]
+fn updates_that_wait_for_their_starts_do_not_wait_for_each_other() {
+    check(
+        "policy starts=1
+         want ann-one image=web2
+         record ann-one image=web2 generation=2 port=8001 was-ready=1
+         container ann-one running port=8001 passing
+         want bob-two image=web2
+         record bob-two image=web2 generation=2 port=8002 was-ready=1
+         container bob-two running port=8002 passing",
+        expect![[r#"
+            ann-one is Updating: its spec changed
+              sync files before the stop
+              stop container c1 within 10s (Updating)
+              remove container 1 c1
+              create container 2 on port 8001
+              start container
+            bob-two is Updating: limits.concurrentStarts (1) is reached: place 1 in the queue
+        "#]],
+    );
+}
+
 #[test]
 fn low_space_hydrates_nothing() {
     check(
