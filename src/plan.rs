@@ -165,10 +165,11 @@ pub struct Input<'a> {
     pub quarantine: &'a BTreeMap<u16, Timestamp>,
     /// When the engine's present run began, if it can be told.
     pub engine_started: Option<Timestamp>,
-    /// Steps that a runner takes right now: what they take is taken, whether or not it is in a
-    /// record yet.
-    pub underway: BTreeMap<&'a SessionName, &'a [Action]>,
 }
+
+/// Steps that runners take right now: what they take is taken, whether or not it is in a record
+/// yet.
+pub type Underway<'a> = BTreeMap<&'a SessionName, &'a [Action]>;
 
 /// A port is left alone for less than this: an end further away means that the clock went back.
 const LONGEST_QUARANTINE: chrono::TimeDelta = chrono::TimeDelta::minutes(5);
@@ -196,8 +197,8 @@ impl Input<'_> {
 pub type Plan = BTreeMap<SessionName, SessionPlan>;
 
 /// Decides for all sessions.
-pub fn plan(input: &Input<'_>) -> Plan {
-    let mut scarce = Scarce::count(input);
+pub fn plan(input: &Input<'_>, underway: &Underway<'_>) -> Plan {
+    let mut scarce = Scarce::count(input, underway);
     let mut all: Vec<_> = input.sessions.each().collect();
     all.sort_by_key(|(_, one)| turn(one));
     all.into_iter()

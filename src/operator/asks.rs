@@ -150,7 +150,7 @@ where
         let ended = self.doors.book.ended();
         let quarantine =
             self.doors.quarantine.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        crate::plan::plan(&Input {
+        let input = Input {
             now: self.doors.clock.now(),
             policy: &self.settings.policy,
             sessions,
@@ -158,8 +158,8 @@ where
             ended: &ended,
             quarantine: &quarantine,
             engine_started: self.engine_started,
-            underway: self.underway(),
-        })
+        };
+        crate::plan::plan(&input, &self.underway())
     }
 
     async fn apply_files(&mut self, files: &[(String, String)]) -> Answer<Vec<Outcome>> {

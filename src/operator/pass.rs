@@ -92,14 +92,22 @@ where
         } else {
             containers
         };
-        self.scarce.heed(name, self.live.get(name).map(|live| &live.session));
+        self.count(name);
         self.records_changed |= self.wants.heed(name, record.as_ref());
         self.tend_prober(name);
         self.tend_idler(name);
     }
 
+    /// Counts what a session takes, and what its runner is about to.
+    fn count(&mut self, name: &SessionName) {
+        let live = self.live.get(name);
+        let underway = live.filter(|live| live.main.is_some()).map(|live| &live.plan.actions[..]);
+        let session = live.map(|live| &live.session);
+        self.scarce.heed(name, session, underway.unwrap_or_default());
+    }
+
     /// The steps that runners take right now.
-    pub(super) fn underway(&self) -> std::collections::BTreeMap<&SessionName, &[Action]> {
+    pub(super) fn underway(&self) -> crate::plan::Underway<'_> {
         let busy = self.index.busy.iter().filter_map(|name| self.live.get_key_value(name));
         busy.map(|(name, live)| (name, live.plan.actions.as_slice())).collect()
     }
@@ -121,7 +129,6 @@ where
             ended: &ended,
             quarantine: &quarantine,
             engine_started: self.engine_started,
-            underway: self.underway(),
         };
         scarce.begin(&input);
         let now = Instant::now();
@@ -169,6 +176,8 @@ where
         tracing::info!("{name} {}", live.plan.to_string().trim_end());
         let cancel = CancellationToken::new();
         live.main = Some(cancel.clone());
+        self.count(name);
+        let Some(live) = self.live.get_mut(name) else { return };
         let drift = super::numbers::drift(live, &live.plan);
         let uid = live.session.record.as_ref().map(|record| record.uid.clone());
         let ids = self.containers.of(name).map(|c| c.id.clone()).collect::<Vec<_>>();
@@ -498,7 +507,7 @@ where
             if let Some(record) = self.live.remove(name).and_then(|live| live.session.record) {
                 self.doors.lanes.forget(&record.uid);
             }
-            self.scarce.heed(name, None);
+            self.scarce.heed(name, None, &[]);
             self.index.heed(name, None);
             if self.wants.ended(name) {
                 self.keep_confirmed();

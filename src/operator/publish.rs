@@ -55,7 +55,6 @@ where
             ended: &ended,
             quarantine: &quarantine,
             engine_started: self.engine_started,
-            underway: self.underway(),
         };
         let stubs = match self.doors.workspaces.lazy() {
             LazyMode::OnAccess => None,

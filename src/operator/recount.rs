@@ -41,11 +41,10 @@ where
             ended: &ended,
             quarantine: &quarantine,
             engine_started: self.engine_started,
-            underway: self.underway(),
         };
         let mut kept = self.scarce.clone();
         kept.begin(&input);
-        let mut all = Scarce::count(&input);
+        let mut all = Scarce::count(&input, &self.underway());
         assert_eq!(format!("{kept:?}"), format!("{all:?}"), "what is scarce is counted wrongly");
         let at_work = |name: &SessionName, live: &Live| {
             live.main.is_some() || live.files || self.dirty.contains(name)

@@ -7,18 +7,16 @@ use std::fmt;
 use crate::model::{Action, CaseName, ClassName, Record, Resolved, SessionName, Uid, UserName};
 
 use super::tally::Tally;
-use super::{Input, Policy, Session};
+use super::{Input, Policy, Session, Underway};
 
-/// What is taken so far: by what is known of the sessions, and by what this pass hands out and
-/// the runners have under way.
+/// What is taken so far: by what is known of the sessions and what runners have under way for
+/// them, and by what this pass hands out.
 #[derive(Clone, Debug, Default)]
 pub struct Scarce {
     tally: Tally,
     /// Ports that somebody else holds.
     quarantined: BTreeSet<u16>,
     ports: BTreeMap<u16, SessionName>,
-    /// Workspaces of those whose admission is under way.
-    places: BTreeMap<(UserName, CaseName), SessionName>,
     sessions: u32,
     per_user: BTreeMap<UserName, u32>,
     starting: BTreeSet<SessionName>,
@@ -54,19 +52,19 @@ pub(super) enum NoPort {
 
 impl Scarce {
     /// Counts what is taken before anything is planned.
-    pub fn count(input: &Input<'_>) -> Scarce {
+    pub fn count(input: &Input<'_>, underway: &Underway<'_>) -> Scarce {
         let mut scarce = Scarce::default();
         for (name, one) in input.sessions.each() {
-            scarce.heed(name, Some(one));
+            scarce.heed(name, Some(one), underway.get(name).copied().unwrap_or_default());
         }
         scarce.begin(input);
         scarce
     }
 
-    /// Takes in what is known of a session now; `None`: nothing is left of it. What did not change
-    /// is not counted again.
-    pub fn heed(&mut self, name: &SessionName, one: Option<&Session>) {
-        self.tally.heed(name, one);
+    /// Takes in what is known of a session now, and the steps that a runner takes for it; `None`:
+    /// nothing is left of it. What did not change is not counted again.
+    pub fn heed(&mut self, name: &SessionName, one: Option<&Session>, underway: &[Action]) {
+        self.tally.heed(name, one, underway);
     }
 
     /// A pass begins: what the last one handed out is in the records by now, or is under way, or
@@ -75,36 +73,6 @@ impl Scarce {
         *self = Scarce { tally: std::mem::take(&mut self.tally), ..Scarce::default() };
         let held = input.quarantine.keys().filter(|port| input.quarantined(**port).is_some());
         self.quarantined.extend(held);
-        for (name, actions) in &input.underway {
-            self.reserve(input, name, actions);
-        }
-    }
-
-    /// Counts the steps of a plan that is being carried out: what they take is not in the record
-    /// yet, and nobody else may be given it.
-    pub(super) fn reserve(&mut self, input: &Input<'_>, name: &SessionName, actions: &[Action]) {
-        let recorded = input.sessions.get(name).is_some_and(|one| one.record.is_some());
-        for action in actions {
-            match action {
-                Action::Admit { applied, .. } if !recorded => {
-                    let (user, case) = (&applied.object.user, &applied.object.case);
-                    self.sessions += 1;
-                    *self.per_user.entry(user.clone()).or_default() += 1;
-                    self.places.insert((user.clone(), case.clone()), name.clone());
-                }
-                Action::Adopt { applied, .. } => {
-                    let class = applied.resolved.class.clone();
-                    self.updating.entry(class).or_default().insert(name.clone());
-                }
-                Action::LeasePort { port, .. } => {
-                    self.ports.insert(*port, name.clone());
-                }
-                Action::StartContainer { .. } => {
-                    self.starting.insert(name.clone());
-                }
-                _ => (),
-            }
-        }
     }
 
     /// Which limit leaves no place, if one does.
@@ -229,9 +197,7 @@ impl Scarce {
         case: &CaseName,
         but: &SessionName,
     ) -> Option<&SessionName> {
-        let admitted = || self.places.get(&(user.clone(), case.clone()));
-        let owner = self.tally.owner_of_place(user, case, but).or_else(admitted);
-        owner.filter(|owner| *owner != but)
+        self.tally.owner_of_place(user, case, but)
     }
 
     /// All sessions whose records have workspaces of a record's user.

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
-    CaseName, ClassName, Container, ContainerState, DesiredState, Record, SessionName, Timestamp, UserName,
+    Action, CaseName, ClassName, Container, ContainerState, DesiredState, Record, SessionName,
+    Timestamp, UserName,
 };
 
 use super::container::{is_alive, is_of_spec};
@@ -24,6 +25,38 @@ struct Share {
     lost: Option<UserName>,
     starting: bool,
     updating: Option<ClassName>,
+    under_way: UnderWay,
+}
+
+/// What the steps that a runner takes for a session take, whether or not it is in the record yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct UnderWay {
+    ports: BTreeSet<u16>,
+    /// It is being admitted, to this workspace.
+    admitted: Option<(UserName, CaseName)>,
+    starts: bool,
+    updating: Option<ClassName>,
+}
+
+impl UnderWay {
+    fn of(actions: &[Action], recorded: bool) -> UnderWay {
+        let mut all = UnderWay::default();
+        for action in actions {
+            match action {
+                Action::Admit { applied, .. } if !recorded => {
+                    let object = &applied.object;
+                    all.admitted = Some((object.user.clone(), object.case.clone()));
+                }
+                Action::Adopt { applied, .. } => {
+                    all.updating = Some(applied.resolved.class.clone());
+                }
+                Action::LeasePort { port, .. } => drop(all.ports.insert(*port)),
+                Action::StartContainer { .. } => all.starts = true,
+                _ => (),
+            }
+        }
+        all
+    }
 }
 
 /// Places go first to what ends and to live containers, then by age: a session that was stopped
@@ -36,9 +69,13 @@ pub(super) struct Tally {
     shares: BTreeMap<SessionName, Share>,
     published: BTreeMap<u16, BTreeSet<SessionName>>,
     leased: BTreeMap<u16, BTreeSet<SessionName>>,
+    /// Ports that are about to be leased, and workspaces of those whose admission is under way.
+    leasing: BTreeMap<u16, BTreeSet<SessionName>>,
+    admitted: BTreeMap<(UserName, CaseName), BTreeSet<SessionName>>,
     places: BTreeMap<UserName, BTreeMap<CaseName, BTreeSet<SessionName>>>,
     holders: BTreeMap<(Order, SessionName), UserName>,
     lost: u32,
+    admissions: u32,
     per_user: BTreeMap<UserName, u32>,
     pub(super) starting: BTreeSet<SessionName>,
     updating: BTreeMap<ClassName, BTreeSet<SessionName>>,
@@ -53,8 +90,9 @@ fn ends(record: &Record) -> bool {
 }
 
 impl Share {
-    fn of(one: &Session) -> Share {
-        let mut share = Share::default();
+    fn of(one: &Session, underway: &[Action]) -> Share {
+        let mut share =
+            Share { under_way: UnderWay::of(underway, one.record.is_some()), ..Share::default() };
         let containers = one.containers.known().into_iter().flatten();
         for container in containers.clone() {
             let published = container.detail.as_ref().and_then(|detail| detail.published);
@@ -91,9 +129,10 @@ impl Share {
 }
 
 impl Tally {
-    /// Takes in what is known of a session now; `None`: nothing is left of it.
-    pub(super) fn heed(&mut self, name: &SessionName, one: Option<&Session>) {
-        let share = one.map(Share::of).unwrap_or_default();
+    /// Takes in what is known of a session now, and the steps that a runner takes for it; `None`:
+    /// nothing is left of it.
+    pub(super) fn heed(&mut self, name: &SessionName, one: Option<&Session>, underway: &[Action]) {
+        let share = one.map(|one| Share::of(one, underway)).unwrap_or_default();
         if self.shares.get(name) == Some(&share) {
             return;
         }
@@ -129,10 +168,19 @@ impl Tally {
             self.lost += 1;
             *self.per_user.entry(user.clone()).or_default() += 1;
         }
-        if share.starting {
+        let UnderWay { ports, admitted, starts, updating } = &share.under_way;
+        for port in ports {
+            self.leasing.entry(*port).or_default().insert(name.clone());
+        }
+        if let Some(place) = admitted {
+            self.admissions += 1;
+            *self.per_user.entry(place.0.clone()).or_default() += 1;
+            self.admitted.entry(place.clone()).or_default().insert(name.clone());
+        }
+        if share.starting || *starts {
             self.starting.insert(name.clone());
         }
-        if let Some(class) = &share.updating {
+        for class in share.updating.iter().chain(updating) {
             self.updating.entry(class.clone()).or_default().insert(name.clone());
         }
     }
@@ -160,8 +208,17 @@ impl Tally {
             self.lost = self.lost.saturating_sub(1);
             self.one_less(user);
         }
+        let UnderWay { ports, admitted, starts: _, updating } = &share.under_way;
+        for port in ports {
+            take_out(&mut self.leasing, port, name);
+        }
+        if let Some(place) = admitted {
+            self.admissions = self.admissions.saturating_sub(1);
+            self.one_less(&place.0);
+            take_out(&mut self.admitted, place, name);
+        }
         self.starting.remove(name);
-        if let Some(class) = &share.updating {
+        for class in share.updating.iter().chain(updating) {
             take_out(&mut self.updating, class, name);
         }
     }
@@ -175,19 +232,21 @@ impl Tally {
         }
     }
 
-    /// Whether a session's record has a port, or a container is published on it, and whose: a
-    /// lease weighs more than what a container, perhaps an old one, is published on.
+    /// Whether a session is about to lease a port, or its record has it, or a container is
+    /// published on it, and whose: a lease weighs more than what a container, perhaps an old one,
+    /// is published on.
     pub(super) fn owner_of_port<'a>(&'a self, port: u16) -> Option<&'a SessionName> {
         let of = |all: &'a BTreeMap<u16, BTreeSet<SessionName>>| all.get(&port)?.last();
-        of(&self.leased).or_else(|| of(&self.published))
+        of(&self.leasing).or_else(|| of(&self.leased)).or_else(|| of(&self.published))
     }
 
-    /// Ports that are leased or published, in order; some come twice.
+    /// Ports that are leased, about to be, or published; some come twice.
     pub(super) fn ports(&self) -> impl Iterator<Item = u16> + '_ {
-        self.leased.keys().chain(self.published.keys()).copied()
+        self.leased.keys().chain(self.published.keys()).chain(self.leasing.keys()).copied()
     }
 
-    /// The first port of a range that is neither leased nor published, nor among `also`.
+    /// The first port of a range that nobody leases nor is about to, nor is published on, nor
+    /// among `also`.
     pub(super) fn first_free(
         &self,
         first: u16,
@@ -198,23 +257,23 @@ impl Tally {
             return None;
         }
         let ports = first..=last;
-        // Both in step: what is taken is mostly one run from the beginning.
-        let mut leased = self.leased.range(ports.clone()).map(|(port, _)| *port).peekable();
-        let mut published = self.published.range(ports.clone()).map(|(port, _)| *port).peekable();
-        for port in ports {
-            while leased.next_if(|taken| *taken < port).is_some() {}
-            while published.next_if(|taken| *taken < port).is_some() {}
-            let taken = leased.peek() == Some(&port) || published.peek() == Some(&port);
-            if !taken && !also(port) {
-                return Some(port);
+        // All in step: what is taken is mostly one run from the beginning.
+        let all = [&self.leased, &self.published, &self.leasing];
+        let mut all = all.map(|all| all.range(ports.clone()).map(|(port, _)| *port).peekable());
+        ports.into_iter().find(|port| {
+            let mut taken = false;
+            for known in &mut all {
+                while known.next_if(|taken| taken < port).is_some() {}
+                taken |= known.peek() == Some(port);
             }
-        }
-        None
+            !taken && !also(*port)
+        })
     }
 
-    /// Sessions that have a place.
+    /// Sessions that have a place, or are just being given one.
     pub(super) fn sessions(&self) -> u32 {
-        u32::try_from(self.holders.len()).unwrap_or(u32::MAX).saturating_add(self.lost)
+        let holders = u32::try_from(self.holders.len()).unwrap_or(u32::MAX);
+        holders.saturating_add(self.lost).saturating_add(self.admissions)
     }
 
     /// Of those, a user's.
@@ -222,14 +281,17 @@ impl Tally {
         self.per_user.get(user).copied().unwrap_or_default()
     }
 
-    /// Another session whose record has a workspace.
-    pub(super) fn owner_of_place(
-        &self,
+    /// Another session whose record has a workspace, or is about to.
+    pub(super) fn owner_of_place<'a>(
+        &'a self,
         user: &UserName,
         case: &CaseName,
         but: &SessionName,
-    ) -> Option<&SessionName> {
-        self.places.get(user)?.get(case)?.iter().find(|name| *name != but)
+    ) -> Option<&'a SessionName> {
+        let other = |all: &'a BTreeSet<SessionName>| all.iter().find(|name| *name != but);
+        let recorded = self.places.get(user).and_then(|cases| cases.get(case)).and_then(other);
+        let admitted = || self.admitted.get(&(user.clone(), case.clone())).and_then(other);
+        recorded.or_else(admitted)
     }
 
     /// All sessions whose records have workspaces of a user.

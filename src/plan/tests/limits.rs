@@ -1,5 +1,7 @@
 //! What there is only so much of: ports, places, starts, space.
 
+use std::collections::BTreeMap;
+
 use expect_test::expect;
 
 use super::check;
@@ -385,8 +387,9 @@ fn a_plan_under_way_keeps_its_port_its_place_and_its_start() {
          want bob-two",
     );
     let input = both.input();
-    let mut scarce = Scarce::count(&input);
-    scarce.reserve(&input, &name("ann-one"), &under_way.actions);
+    let ann = name("ann-one");
+    let under_way = BTreeMap::from([(&ann, under_way.actions.as_slice())]);
+    let mut scarce = Scarce::count(&input, &under_way);
     assert!(scarce.ports().contains(&8001));
     let bob = name("bob-two");
     let plan = session(&input, &mut scarce, &bob, &both.sessions[&bob]);

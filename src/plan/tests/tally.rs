@@ -1,6 +1,6 @@
 //! What is scarce, counted one session at a time, is what counting everything anew gives.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -41,9 +41,8 @@ fn a_workspace_is_given_once_while_its_session_is_being_admitted() {
     let world = World::parse("want ann-one\nwant zoe-one user=ann");
     let (first, second) = (name("ann-one"), name("zoe-one"));
     let admitted = world.plan().remove(&first).unwrap().actions;
-    let mut input = world.input();
-    input.underway.insert(&first, &admitted);
-    let mut scarce = Scarce::count(&input);
+    let input = world.input();
+    let mut scarce = Scarce::count(&input, &BTreeMap::from([(&first, admitted.as_slice())]));
     let plan = crate::plan::session(&input, &mut scarce, &second, &world.sessions[&second]);
     assert_eq!(plan.reason, Some(Reason::WorkspaceInUse));
 }
@@ -53,20 +52,25 @@ proptest! {
     fn what_is_taken_one_by_one_is_what_is_counted_at_once(
         worlds in prop::collection::vec(any_world(), 1..6),
         gone in prop::collection::vec(any::<bool>(), 6),
+        works in prop::collection::vec(any::<bool>(), 18),
     ) {
         let mut kept = Scarce::default();
-        for (text, gone) in worlds.iter().zip(gone) {
+        for ((text, gone), works) in worlds.iter().zip(gone).zip(works.chunks(3)) {
             let mut world = World::parse(text);
             if gone && let Some((name, _)) = world.sessions.pop_first() {
-                kept.heed(&name, None);
+                kept.heed(&name, None, &[]);
             }
-            let names: BTreeSet<_> = world.sessions.keys().cloned().collect();
-            for name in &names {
-                kept.heed(name, world.sessions.get(name));
+            let plans = world.plan();
+            let mut underway = BTreeMap::new();
+            for ((name, session), works) in world.sessions.iter().zip(works) {
+                let steps = plans[name].actions.as_slice();
+                let steps = if *works { steps } else { &[] };
+                kept.heed(name, Some(session), steps);
+                underway.insert(name, steps);
             }
             let input = world.input();
             kept.begin(&input);
-            prop_assert_eq!(format!("{kept:?}"), format!("{:?}", Scarce::count(&input)));
+            prop_assert_eq!(format!("{kept:?}"), format!("{:?}", Scarce::count(&input, &underway)));
         }
     }
 }

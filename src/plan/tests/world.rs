@@ -549,12 +549,11 @@ impl World {
             ended: &NONE_ENDED,
             quarantine: &self.quarantine,
             engine_started: self.engine_started,
-            underway: BTreeMap::new(),
         }
     }
 
     pub(crate) fn plan(&self) -> Plan {
-        plan(&self.input())
+        plan(&self.input(), &BTreeMap::new())
     }
 }
 
