@@ -64,7 +64,7 @@ struct Global {
     /// The operator's state directory, where its socket is
     #[arg(long, global = true, value_name = "DIR")]
     state: Option<String>,
-    /// Configuration file [default: docket.yaml, if it is there]
+    /// Configuration file [default: docket.yaml, if it is there; but for `run`, then the package's]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// No colours (nor with NO_COLOR set, nor into a pipe)
@@ -148,7 +148,7 @@ struct Context {
 impl Context {
     /// The configuration, with flags of the command.
     fn config(&self, flags: &Flags) -> Result<Config, Failure> {
-        Ok(Config::load(&self.surroundings(flags))?)
+        Ok(Config::load(&self.surroundings(flags).or_installed())?)
     }
 
     fn surroundings(&self, flags: &Flags) -> Surroundings {

@@ -31,6 +31,8 @@ pub use keys::{KEYS, Key, Kind, variables};
 
 /// Name of the file that is looked for where docket is started.
 pub const FILE_NAME: &str = "docket.yaml";
+/// Where the package has it.
+const INSTALLED: &str = "/etc/docket/docket.yaml";
 /// The engine's socket, if nothing else is said.
 pub const LOCAL_ENGINE: &str = "unix:///var/run/docker.sock";
 
@@ -253,6 +255,26 @@ impl Surroundings {
         let named = env.get("DOCKET_CONFIG").filter(|text| !text.is_empty()).map(PathBuf::from);
         let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
         Surroundings { file: file.map(Path::to_owned).or(named), flags: flags.0.clone(), env, cwd }
+    }
+
+    /// For a command that asks an operator: where nothing here names one, it is that of the
+    /// package, if it is installed.
+    #[must_use]
+    pub fn or_installed(self) -> Surroundings {
+        self.or(Path::new(INSTALLED))
+    }
+
+    fn or(mut self, installed: &Path) -> Surroundings {
+        let named = self.file.is_some()
+            || self.flags.contains_key("state")
+            || self.env.get("DOCKET_STATE").is_some_and(|text| !text.is_empty());
+        // What cannot be looked at is there: it is complained about where it is read.
+        let is_there = |path: PathBuf| path.try_exists().unwrap_or(true);
+        let here = is_there(self.cwd.join(FILE_NAME)) || is_there(self.cwd.join("state"));
+        if !named && !here && is_there(installed.to_owned()) {
+            self.file = Some(installed.to_owned());
+        }
+        self
     }
 }
 

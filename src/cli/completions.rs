@@ -99,7 +99,8 @@ fn configuration(words: &[String]) -> Option<Config> {
         flags.0.insert("state", state);
     }
     let file = said(words, "--config").map(PathBuf::from);
-    Config::load(&Surroundings::of_process(file.as_deref().map(Path::new), &flags)).ok()
+    let around = Surroundings::of_process(file.as_deref().map(Path::new), &flags);
+    Config::load(&around.or_installed()).ok()
 }
 
 /// The value of a flag, as `--flag VALUE` or `--flag=VALUE`.

@@ -53,6 +53,25 @@ fn without_a_file_everything_is_as_documented() {
 }
 
 #[test]
+fn who_asks_an_operator_and_names_none_asks_that_of_the_package() {
+    let (here, package) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let installed = package.path().join("docket.yaml");
+    let around = Surroundings { cwd: here.path().to_owned(), ..Surroundings::default() };
+    let found = |around: &Surroundings| around.clone().or(&installed).file;
+    assert_eq!(found(&around), None, "it is not installed");
+    std::fs::write(&installed, "").unwrap();
+    assert_eq!(found(&around).as_ref(), Some(&installed));
+    let env = [("DOCKET_STATE".to_owned(), "s".to_owned())].into();
+    assert_eq!(found(&Surroundings { env, ..around.clone() }), None);
+    let flags = [("state", "s".to_owned())].into();
+    assert_eq!(found(&Surroundings { flags, ..around.clone() }), None);
+    let named = Surroundings { file: Some("mine.yaml".into()), ..around.clone() };
+    assert_eq!(found(&named), Some("mine.yaml".into()));
+    std::fs::create_dir(here.path().join("state")).unwrap();
+    assert_eq!(found(&around), None, "there is one here");
+}
+
+#[test]
 fn a_file_that_says_nothing_changes_nothing() {
     for text in ["", "\n\n", "# all as it is\n", "---\n", "---\n# nothing\n...\n"] {
         let config = load(Some(text), &[], &[]).unwrap();

@@ -181,7 +181,14 @@ impl Chaos {
             Heal::Engine => {
                 self.place.engine.run("dockerd", self.place.engine.options);
             }
-            Heal::Store => self.place.store.start(),
+            Heal::Store => {
+                let torn = self.place.store.mend();
+                *self
+                    .counts
+                    .entry("objects that the dying store left torn, mended")
+                    .or_default() += torn;
+                self.place.store.start();
+            }
             Heal::Disk => self.place.free_disk(),
             Heal::Port => self.place.holders.clear(),
         }
