@@ -34,7 +34,6 @@ use crate::model::{Base, Uid};
 use crate::world::{Contents, Ledger, LedgerError, Write};
 use fault::Fault;
 use home::Home;
-pub use home::lock_soon;
 use store::Store;
 use writer::{Ask, Writer};
 

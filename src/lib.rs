@@ -17,6 +17,7 @@ pub mod docker;
 pub mod gate;
 pub mod git;
 pub mod ledger;
+pub mod lock;
 pub mod model;
 pub mod objects;
 pub mod observe;

@@ -39,7 +39,7 @@ fn take_in(
             return Ok(None);
         }
     };
-    match crate::ledger::lock_soon(&file) {
+    match crate::lock::lock_soon(&file) {
         Ok(()) => (),
         Err(Errno::WOULDBLOCK) => {
             let mut holder = String::new();

@@ -4,12 +4,12 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock, fstatvfs};
+use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
 use rustix::io::Errno;
 
 use super::fault::Fault;
+use crate::lock::lock_soon;
 
 /// Where the store is.
 pub(super) const DB: &str = "db";
@@ -17,8 +17,6 @@ pub(super) const DB: &str = "db";
 const MAKING: &str = "db.making";
 /// What a disk is tried with.
 const PROBE: &str = "probe";
-/// What a killed holder of a lock may take to be gone altogether.
-const DYING: Duration = Duration::from_secs(1);
 /// Space that is left alone, so that sled never meets a full disk in the middle of a write.
 const RESERVE: u64 = 2 * 1024 * 1024;
 
@@ -227,21 +225,6 @@ fn lock(state: &Path) -> Result<File, Fault> {
     let _unwritten = file.write_all_at(text.as_bytes(), 0);
     let _uncut = file.set_len(text.len() as u64);
     Ok(file)
-}
-
-/// Takes an exclusive lock, and tries for a moment: a child that its holder had just begun has its
-/// descriptors, this one among them, until it becomes the program it is to be.
-///
-/// # Errors
-/// `WOULDBLOCK`: somebody holds it.
-pub fn lock_soon(file: &File) -> Result<(), Errno> {
-    let until = Instant::now() + DYING;
-    loop {
-        match flock(file, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) if Instant::now() < until => std::thread::sleep(DYING / 50),
-            taken => return taken,
-        }
-    }
 }
 
 /// Makes a file or directory durable.

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, openat};
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use super::{OpenError, Result};
@@ -22,7 +22,7 @@ pub(super) fn take(docket: &OwnedFd, root: &Path, holder: &str) -> Result<OwnedF
     };
     // Read-only, so that holding it never keeps the file system from being made read-only.
     let mut file = open(OFlags::RDONLY)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    match crate::lock::lock_soon(&file) {
         Ok(()) => (),
         Err(Errno::WOULDBLOCK) => {
             let mut text = String::new();

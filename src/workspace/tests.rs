@@ -53,6 +53,22 @@ fn spec() -> WorkspaceSpec {
     }
 }
 
+/// As a child of a killed operator does until it becomes another program.
+#[test]
+fn a_root_whose_lock_is_let_go_in_a_moment_is_waited_for() {
+    let home = home();
+    let root = home.dir.path().join("ws");
+    drop(home.local);
+    let held = std::fs::File::open(root.join(".docket/lock")).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let child = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(100));
+        drop(held);
+    });
+    Local::open(&root).unwrap();
+    child.join().unwrap();
+}
+
 fn path(text: &str) -> RelPath {
     RelPath::parse(text.as_bytes()).unwrap()
 }

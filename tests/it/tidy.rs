@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["model"],
     &["spec", "plan", "sync", "status"],
-    &["world", "crash"],
+    &["world", "crash", "lock"],
     &[
         "docker",
         "objects",
@@ -86,6 +86,7 @@ const KEEPERS: &[(&str, &str, Also)] = &[
             ("watch", "reads spec files without following links"),
             ("git", "ends what git started; a revision is on the disk before it is in force"),
             ("cli", "doctor tries openat2 and asks for free space"),
+            ("lock", "flock, for all who may run once only"),
         ],
     ),
     (
