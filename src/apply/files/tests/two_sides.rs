@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
 use super::home::{Home, map, store};
 use crate::apply::files::{FilesErrorKind, StateSeen, history};
-use crate::model::{CaseName, Stamp, UserName};
+use crate::model::{CaseName, LargeFiles, Stamp, UserName};
 use crate::world::{ScanMode, StoreErrorKind};
 
 #[tokio::test]
@@ -463,4 +463,28 @@ async fn a_new_directory_alone_is_stored_and_comes_back() {
     a.sync().await;
     b.sync().await;
     assert!(b.dir.join("two").is_dir() && !b.dir.join("one").exists());
+}
+
+/// A file that is to be here before the start and is larger than any may be: the limit is named, and
+/// what else is to come comes.
+#[tokio::test]
+async fn an_eager_file_over_its_limit_names_it_and_holds_up_no_other() {
+    let (_temp, store) = store();
+    store.drop_in("files/a", "one");
+    store.drop_in("files/large", "more than ten bytes");
+    store.drop_in("files/z", "two");
+    let mut home = Home::new(&store).await;
+    home.spec.files.large = LargeFiles::Eager;
+    home.spec.max_file_size = 10;
+    let refused = home.try_hydrate().await.unwrap_err();
+    assert_eq!(refused.kind(), FilesErrorKind::OverQuota);
+    assert_eq!(
+        refused.to_string(),
+        "`large` stays in the store: it has 19 bytes, and workspace.limits.fileSize is 10 bytes; \
+         raise that, or take its row out of manifest.json"
+    );
+    assert_eq!(home.files(), map(&[("a", "one"), ("z", "two")]));
+    home.spec.max_file_size = 19;
+    home.try_hydrate().await.unwrap();
+    assert_eq!(home.read("large").as_deref(), Some("more than ten bytes"));
 }
