@@ -2,8 +2,9 @@
 //! calls, on the same server and files, one after the other in turn. Prints medians and their
 //! ratios; asserts no time.
 //!
-//! `cargo bench --bench store` (`PAIRS=5`, `FILES=10000`, `LARGE_MIB=1024`; `AWS=0` without the AWS
-//! CLI, which takes most of the time; `ONLY=small` or `large` or `crowd`). The server holds its
+//! `cargo bench --bench store` (`PAIRS=5` rounds, or as many as begin within `MINUTES=7`;
+//! `FILES=10000`, `LARGE_MIB=1024`; `AWS=0` without the AWS CLI, which needs a minute for many small
+//! files and is asked for them in the first round only; `ONLY=small` or `large` or `crowd`). The server holds its
 //! objects in memory (`store/server.rs`), so that the clients are what is measured;
 //! `scripts/s3-peers` installs the others. Peers copy; docket hashes, makes sure that what came is
 //! on the disk, and swaps a manifest.
@@ -32,7 +33,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
-use told::Told;
+use told::{Cost, Told};
 
 const BUCKET: &str = "docket-bench";
 const SMALL: usize = 4096;
@@ -98,9 +99,25 @@ struct Docket {
 /// What a command came to.
 struct Did {
     took: f64,
+    /// Processor seconds.
+    used: f64,
     files: usize,
     /// MiB, now and at most.
     memory: (f64, f64),
+}
+
+impl Did {
+    fn cost(&self) -> Cost {
+        Cost { took: self.took, used: self.used }
+    }
+}
+
+/// Processor seconds of all children that ended. Source: proc(5), in ticks of 10 ms.
+fn cpu_of_children() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let (_, after_name) = stat.rsplit_once(')').unwrap();
+    let ticks = after_name.split_whitespace().skip(13).take(2);
+    ticks.map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>() / 100.0
 }
 
 impl Docket {
@@ -124,8 +141,11 @@ impl Docket {
         let mut answer = String::new();
         self.answers.read_line(&mut answer).unwrap();
         let numbers: Vec<f64> = answer.split_whitespace().map(|n| n.parse().unwrap()).collect();
-        let [nanos, files, now, most] = numbers[..] else { panic!("the worker died at `{line}`") };
-        Did { took: nanos / 1e9, files: files as usize, memory: (now / 1024.0, most / 1024.0) }
+        let [nanos, files, now, most, used] = numbers[..] else {
+            panic!("the worker died at `{line}`")
+        };
+        let memory = (now / 1024.0, most / 1024.0);
+        Did { took: nanos / 1e9, used, files: files as usize, memory }
     }
 
     fn out(&self, case: &str) -> PathBuf {
@@ -150,6 +170,8 @@ struct Peers {
     endpoint: String,
     rclone: String,
     aws: Option<String>,
+    /// The AWS CLI takes part in this round.
+    with_aws: bool,
 }
 
 impl Peers {
@@ -180,26 +202,26 @@ impl Peers {
         ];
         let aws = (number("AWS", 1) != 0).then(|| aws.to_owned());
         let (endpoint, rclone) = (endpoint.to_owned(), rclone.to_owned());
-        Peers { environment, endpoint, rclone, aws }
+        Peers { environment, endpoint, rclone, aws, with_aws: true }
     }
 
     /// How long it took; a failure is told and does not end the others' rounds.
-    fn run(&self, program: &str, args: &[&str]) -> Option<f64> {
-        let began = Instant::now();
+    fn run(&self, program: &str, args: &[&str]) -> Option<Cost> {
+        let (began, before) = (Instant::now(), cpu_of_children());
         let out = Command::new(program)
             .args(args)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env_remove("AWS_CA_BUNDLE") // rclone cannot do with it, and nothing here is encrypted
             .output()
             .unwrap();
-        let took = began.elapsed().as_secs_f64();
+        let cost = Cost { took: began.elapsed().as_secs_f64(), used: cpu_of_children() - before };
         if !out.status.success() {
             eprintln!("{program} {args:?} failed: {}", String::from_utf8_lossy(&out.stderr));
         }
-        out.status.success().then_some(took)
+        out.status.success().then_some(cost)
     }
 
-    fn rclone(&self, from: &str, to: &str) -> Option<f64> {
+    fn rclone(&self, from: &str, to: &str) -> Option<Cost> {
         let n = RCLONE_TRANSFERS;
         // A large file in parts beside each other, as the others do.
         let tuned = ["--transfers", n, "--checkers", n, "--fast-list", "--checksum"];
@@ -207,8 +229,8 @@ impl Peers {
         self.run(&self.rclone, &[&["copy", from, to][..], &tuned, &large].concat())
     }
 
-    fn aws(&self, args: &[&str]) -> Option<f64> {
-        let aws = self.aws.as_ref()?;
+    fn aws(&self, args: &[&str]) -> Option<Cost> {
+        let aws = self.aws.as_ref().filter(|_| self.with_aws)?;
         let all =
             [&["--endpoint-url", &self.endpoint, "s3"], args, &["--only-show-errors"]].concat();
         self.run(aws, &all)
@@ -276,7 +298,7 @@ impl Bench {
     fn ours(&mut self, n: usize, row: &'static str, line: &str, files: usize) {
         let did = self.docket.ask(line);
         assert_eq!(did.files, files, "{line}");
-        self.told.add(n, row, "docket", Some(did.took));
+        self.told.add(n, row, "docket", Some(did.cost()));
         self.told.peak(row, did.memory.1);
     }
 
@@ -285,14 +307,14 @@ impl Bench {
         &mut self,
         round: &Round,
         row: &'static str,
-        step: impl Fn(&mut Bench, &Round, &'static str) -> Option<f64>,
+        step: impl Fn(&mut Bench, &Round, &'static str) -> Option<Cost>,
     ) {
         for turn in 0..ALL.len() {
             let who = ALL[(round.n + turn) % ALL.len()];
             // What the one before wrote is not written back on the other's time.
             rustix::fs::sync();
-            let took = step(self, round, who);
-            self.told.add(round.n, row, who, took);
+            let cost = step(self, round, who);
+            self.told.add(round.n, row, who, cost);
         }
     }
 
@@ -309,7 +331,7 @@ impl Bench {
                 "aws" if again => bench.peers.aws(&["sync", from, &url]),
                 "aws" => bench.peers.aws(&["cp", "--recursive", from, &url]),
                 _ if again => None,
-                _ => Some(bench.floor.ask(&format!("floor-up {from} f/{case}")).took),
+                _ => Some(bench.floor.ask(&format!("floor-up {from} f/{case}")).cost()),
             }
         });
     }
@@ -326,12 +348,13 @@ impl Bench {
                 }
                 "rclone" => bench.peers.rclone(&remote, into),
                 "aws" => bench.peers.aws(&["cp", "--recursive", &url, into]),
-                _ => Some(bench.floor.ask(&format!("floor-down f/{case} {into}")).took),
+                _ => Some(bench.floor.ask(&format!("floor-down f/{case} {into}")).cost()),
             }
         });
     }
 
     fn round(&mut self, n: usize, rows: [&'static str; 2], files: usize, size: usize) {
+        self.peers.with_aws = files == 1 || n == 0;
         let case = format!("{}-{n}", rows[0].split_whitespace().next().unwrap_or_default());
         self.docket.ask(&format!("make {case}"));
         let source = self.docket.out(&case);
@@ -341,7 +364,7 @@ impl Bench {
         self.up(&round, rows[0], false);
         if files > 1 {
             self.up(&round, "nothing changed", true);
-            let head = self.docket.ask(&format!("head {}", round.case)).took;
+            let head = self.docket.ask(&format!("head {}", round.case)).cost();
             self.told.add(n, "one manifest check", "docket", Some(head));
             let words = format!("changed {}", round.case);
             std::fs::write(round.source.join("d0/f1.bin"), words).unwrap();
@@ -391,17 +414,19 @@ fn main() {
     let floor = Docket::start(&root.join("floor"), &peers);
     let mut bench = Bench { root, server, peers, docket, floor, told: Told::default() };
     let idle = bench.docket.ask("idle").memory.0;
-    for n in (0..pairs).filter(|_| wanted("small")) {
+    let (began, minutes) = (Instant::now(), number("MINUTES", 7) as u64);
+    let in_time = |part: u64| began.elapsed().as_secs() < minutes * 60 * part / 2;
+    for n in (0..pairs).take_while(|n| wanted("small") && (*n == 0 || in_time(1))) {
         bench.round(n, ["small files up", "small files down"], files, SMALL);
     }
-    for n in (0..pairs).filter(|_| wanted("large")) {
+    for n in (0..pairs).take_while(|n| wanted("large") && (*n == 0 || in_time(2))) {
         bench.round(n, ["large file up", "large file down"], 1, large);
     }
     if wanted("crowd") {
         bench.crowd();
     }
     println!(
-        "{files} files of {SMALL} bytes and one of {} MiB, {pairs} rounds, medians; load {}",
+        "{files} files of {SMALL} bytes and one of {} MiB, at most {pairs} rounds, medians; load {}",
         large >> 20,
         std::fs::read_to_string("/proc/loadavg").unwrap().trim()
     );

@@ -50,6 +50,12 @@ fn memory(what: &str) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
+/// Processor seconds of this process.
+fn cpu() -> f64 {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    used.tv_sec as f64 + used.tv_nsec as f64 / 1e9
+}
+
 struct Worker {
     /// Made when it is asked for: docket's process has none.
     floor: std::sync::OnceLock<Arc<Floor>>,
@@ -165,11 +171,11 @@ pub fn serve(root: PathBuf, endpoint: &str, bucket: &str) {
         let line = line.unwrap();
         // Forgets the highest memory use so far.
         std::fs::write("/proc/self/clear_refs", "5").unwrap();
-        let began = Instant::now();
+        let (began, before) = (Instant::now(), cpu());
         let files = runtime.block_on(worker.command(&line));
-        let took = began.elapsed();
+        let (took, used) = (began.elapsed(), cpu() - before);
         let (now, most) = (memory("VmRSS:"), memory("VmHWM:"));
-        println!("{} {files} {now} {most}", took.as_nanos());
+        println!("{} {files} {now} {most} {used}", took.as_nanos());
         std::io::stdout().flush().unwrap();
     }
 }
