@@ -27,6 +27,7 @@ mod held;
 mod lazy;
 mod lock;
 mod notes;
+mod pieces;
 mod place;
 mod read;
 mod scan;
@@ -126,6 +127,8 @@ struct Inner {
     /// Makes names in `staging` unique in this process; it is swept when the root is opened.
     counter: AtomicU64,
     notes_turn: Mutex<()>,
+    /// What large files add up to, from their scan to their upload.
+    summed: pieces::Summed,
     /// How large files come, once that is found out.
     lazy: OnceLock<lazy::Lazy>,
     /// Held as long as anything uses the root.
@@ -187,6 +190,7 @@ impl Inner {
             applied: own(&docket, "applied")?,
             counter: AtomicU64::new(0),
             notes_turn: Mutex::new(()),
+            summed: pieces::Summed::default(),
             lazy: OnceLock::new(),
             _lock: lock,
             docket,
@@ -408,7 +412,7 @@ impl Workspaces for Local {
         let known = Arc::clone(&base);
         let scan = self.slow(about, move |inner| {
             let case = inner.open_case(&place)?;
-            scan::scan(&case, &rules, &known, &stop)
+            scan::scan(&case, &rules, &known, &inner.summed, &stop)
         });
         let scan = scan.await;
         // Taking it apart is not waited for.
@@ -426,7 +430,7 @@ impl Workspaces for Local {
         let (owned, path) = (place.clone(), path.clone());
         let open = move |inner: &Arc<Inner>| read::open(&inner.open_case(&owned)?, &path, expected);
         let file = self.quick(about.clone(), open).await?;
-        Ok(read::body(file, expected, about))
+        Ok(read::body(file, expected, about, self.inner.summed.of(expected)))
     }
 
     async fn write(

@@ -3,6 +3,7 @@
 //!
 //! Every method that looks returns the whole truth or an error, never part of it.
 
+mod body;
 mod engine;
 mod ledger;
 mod marks;
@@ -11,6 +12,7 @@ mod objects;
 mod probe;
 mod workspaces;
 
+pub use body::*;
 pub use engine::*;
 pub use ledger::*;
 pub use marks::*;

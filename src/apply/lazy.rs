@@ -22,7 +22,7 @@ use crate::gate::{Answer, Opened, Opens};
 use crate::model::Stub;
 use crate::plan::NoRoom;
 use crate::workspace::{CANARY, FillError, fill, inode_of, space_of, stub_of};
-use crate::world::{Body, Marks, Meter, Objects, StoreError, StoreErrorKind, Timed};
+use crate::world::{Body, Content, Marks, Meter, Objects, StoreError, StoreErrorKind, Timed};
 
 use super::rooms::Rooms;
 
@@ -86,6 +86,8 @@ struct Counted {
     key: String,
     body: Body,
 }
+
+impl Content for Counted {}
 
 impl AsyncRead for Counted {
     fn poll_read(

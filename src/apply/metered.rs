@@ -1,8 +1,11 @@
 //! Doors that say how long each call took and what came of it. They change nothing else.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
 use tokio_util::io::InspectReader;
 
@@ -10,8 +13,9 @@ use crate::model::{
     Container, ContainerDetail, ContainerId, PullPolicy, Resources, Sha256, Timestamp, Usage,
 };
 use crate::world::{
-    Body, Count, CreateRequest, Engine, EngineError, EngineErrorKind, EngineInfo, EventStream,
-    Image, LogStream, Meter, ObjectMeta, Objects, StoreError, StoreErrorKind, Swap, Timed,
+    Body, Content, Count, CreateRequest, Engine, EngineError, EngineErrorKind, EngineInfo,
+    EventStream, Image, LogStream, Meter, ObjectMeta, Objects, PieceSums, Pieces, StoreError,
+    StoreErrorKind, Swap, Timed,
 };
 
 /// A door and who counts what goes through it.
@@ -68,7 +72,56 @@ impl<D> Metered<D> {
         let passed = move |bytes: &[u8]| {
             meter.count(Count::Transferred, direction, bytes.len() as u64);
         };
-        Box::pin(InspectReader::new(body, passed))
+        let pieces = body.pieces().map(|pieces| {
+            let meter = Arc::clone(&self.meter);
+            Arc::new(CountedPieces { pieces, meter, direction }) as Arc<dyn Pieces>
+        });
+        Box::pin(Counted { body: InspectReader::new(body, passed), pieces })
+    }
+}
+
+/// A body that is counted as it is read.
+struct Counted<R> {
+    body: R,
+    pieces: Option<Arc<dyn Pieces>>,
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Counted<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.body).poll_read(context, buffer)
+    }
+}
+
+impl<R: AsyncRead + Unpin + Send> Content for Counted<R> {
+    fn pieces(&self) -> Option<Arc<dyn Pieces>> {
+        self.pieces.clone()
+    }
+}
+
+/// The same, by pieces.
+struct CountedPieces {
+    pieces: Arc<dyn Pieces>,
+    meter: Arc<Meter>,
+    direction: &'static str,
+}
+
+impl Pieces for CountedPieces {
+    fn sums(&self) -> &PieceSums {
+        self.pieces.sums()
+    }
+
+    fn read(&self, at: u64, into: &mut [u8]) -> std::io::Result<()> {
+        self.pieces.read(at, into)?;
+        self.meter.count(Count::Transferred, self.direction, into.len() as u64);
+        Ok(())
+    }
+
+    fn unchanged(&self) -> std::io::Result<()> {
+        self.pieces.unchanged()
     }
 }
 

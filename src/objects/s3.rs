@@ -18,6 +18,7 @@ mod name;
 mod pace;
 mod resolve;
 mod retry;
+mod sign;
 mod stale;
 mod throttle;
 mod transport;

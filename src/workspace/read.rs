@@ -3,16 +3,21 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use rustix::fs::fstat;
+use tokio::io::{AsyncRead, ReadBuf};
 
 use super::About;
 use super::beneath::{Fault, is_placeholder, open_path, reopen, stamp_fd, stamp_of};
+use super::pieces::SummedFile;
 use super::place::is_file;
 use crate::model::{RelPath, Stamp};
-use crate::world::Body;
+use crate::world::{Body, Content, PieceSums, Pieces};
 
 /// Bytes read at a time.
 pub(super) const CHUNK: usize = 256 * 1024;
@@ -60,7 +65,18 @@ struct Reading {
 
 /// The file's bytes, exactly `expected.size` of them. The last of them are given only if the file
 /// is still the same, so that a reader who counts never completes a torn copy.
-pub(super) fn body(file: File, expected: Stamp, about: About) -> Body {
+pub(super) fn body(
+    file: File,
+    expected: Stamp,
+    about: About,
+    sums: Option<Arc<PieceSums>>,
+) -> Body {
+    let pieces = sums.and_then(|sums| {
+        // Its place in the file is shared, and is not used: pieces are read where they are.
+        let file = file.try_clone().ok()?;
+        let about = about.clone();
+        Some(Arc::new(SummedFile { file, expected, about, sums }) as Arc<dyn Pieces>)
+    });
     let reading = Reading { file, left: expected.size, expected, about, open: true };
     let stream = futures_util::stream::try_unfold(reading, |reading| async {
         if !reading.open {
@@ -69,7 +85,30 @@ pub(super) fn body(file: File, expected: Stamp, about: About) -> Body {
         // No thread is held while the reader of the body is slow.
         tokio::task::spawn_blocking(move || reading.step()).await.map_err(std::io::Error::other)?
     });
-    Box::pin(tokio_util::io::StreamReader::new(Box::pin(stream.into_stream())))
+    let bytes = tokio_util::io::StreamReader::new(Box::pin(stream.into_stream()));
+    Box::pin(FileContent { bytes, pieces })
+}
+
+/// A file's bytes one after the other, or by pieces.
+struct FileContent<R> {
+    bytes: R,
+    pieces: Option<Arc<dyn Pieces>>,
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for FileContent<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.bytes).poll_read(context, buffer)
+    }
+}
+
+impl<R: AsyncRead + Unpin + Send> Content for FileContent<R> {
+    fn pieces(&self) -> Option<Arc<dyn Pieces>> {
+        self.pieces.clone()
+    }
 }
 
 impl Reading {

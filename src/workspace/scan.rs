@@ -27,12 +27,13 @@ use super::beneath::{
     stat_at,
 };
 use super::lazy::Meeting;
+use super::pieces::Summed;
 use super::place::is_file;
 use super::read::CHUNK;
 use crate::model::{
     Base, BaseEntry, LocalEntry, LocalKind, RelPath, Scan, Sha256, SkipReason, Stamp, WorkspaceSpec,
 };
-use crate::world::{ScanMode, WorkspaceErrorKind as Kind};
+use crate::world::{PieceSums, ScanMode, WorkspaceErrorKind as Kind};
 
 /// Walks in a row before a tree that keeps changing is taken as it was last seen.
 const WALKS: u32 = 3;
@@ -140,13 +141,18 @@ pub(super) fn scan(
     case: &OwnedFd,
     rules: &Rules,
     base: &Base,
+    summed: &Summed,
     stop: &AtomicBool,
 ) -> Result<Scan, Fault> {
     let mut known = Known::new();
     for walk in 1.. {
         let mut found = Walk::new(case, rules, base, stop).run()?;
         let last = walk == WALKS;
-        found.raced |= hash(case, rules, base, stop, &mut found, &mut known)?;
+        let reader =
+            Reader { case, rules, base, stop, known: &known, summed, settled: AtomicU64::new(0) };
+        let (read, raced) = hash(&reader, &mut found)?;
+        found.raced |= raced;
+        known.extend(read);
         if last || !found.raced {
             found.confess(base);
             let entries = found.entries.into_iter().collect();
@@ -410,18 +416,11 @@ enum Outcome {
     Gone,
 }
 
-/// Reads what the walk left to be read; whether something was gone at its turn.
-fn hash(
-    case: &OwnedFd,
-    rules: &Rules,
-    base: &Base,
-    stop: &AtomicBool,
-    found: &mut Found,
-    known: &mut Known,
-) -> Result<bool, Fault> {
+/// Reads what the walk left to be read: the contents that were read now, and whether something was
+/// gone at its turn.
+fn hash(reader: &Reader<'_>, found: &mut Found) -> Result<(Known, bool), Fault> {
     let unread = std::mem::take(&mut found.unread);
     let next = AtomicUsize::new(0);
-    let reader = Reader { case, rules, base, stop, known, settled: AtomicU64::new(0) };
     let work = || {
         let mut buffer = vec![0; CHUNK];
         let mut outcomes = Vec::new();
@@ -431,7 +430,7 @@ fn hash(
         Ok::<_, Fault>(outcomes)
     };
     let helpers = if unread.len() > 1 { HASHERS - 1 } else { 0 };
-    let mut all = std::thread::scope(|scope| {
+    let all = std::thread::scope(|scope| {
         let others: Vec<_> = (0..helpers).map(|_| scope.spawn(work)).collect();
         let mut all = work()?;
         for other in others {
@@ -440,12 +439,12 @@ fn hash(
         }
         Ok::<_, Fault>(all)
     })?;
-    let mut gone = false;
-    for (path, outcome) in all.drain(..) {
+    let (mut read, mut gone) = (Known::new(), false);
+    for (path, outcome) in all {
         match outcome {
             Outcome::Entry(entry) => {
                 if let LocalKind::File { sha256: Some(sum), stamp } = entry.kind {
-                    known.insert(path.clone(), (stamp, sum));
+                    read.insert(path.clone(), (stamp, sum));
                 }
                 found.entries.push((path, entry));
             }
@@ -453,7 +452,7 @@ fn hash(
             Outcome::Gone => gone = true,
         }
     }
-    Ok(gone)
+    Ok((read, gone))
 }
 
 struct Reader<'a> {
@@ -462,6 +461,7 @@ struct Reader<'a> {
     base: &'a Base,
     stop: &'a AtomicBool,
     known: &'a Known,
+    summed: &'a Summed,
     /// Nanoseconds waited so far.
     settled: AtomicU64,
 }
@@ -504,9 +504,13 @@ impl Reader<'_> {
                 break;
             }
             let mut content = std::fs::File::from(reopen(&entry)?);
-            if let Some(sum) = self.sum(&mut content, stamp.size, buffer)?
+            let (sum, pieces) = self.sums(&mut content, stamp.size, buffer)?;
+            if let Some(sum) = sum
                 && stamp_fd(&content)? == stamp
             {
+                if let Some(pieces) = pieces {
+                    self.summed.keep(stamp, pieces);
+                }
                 let stored = self.base.files.get(path);
                 if stored.is_some_and(|entry| entry.sha256 != Some(sum))
                     && is_hollow(&content, stamp.size)?
@@ -536,6 +540,21 @@ impl Reader<'_> {
         }
         std::thread::sleep(rest);
         true
+    }
+
+    /// The sum of exactly `size` bytes, and of a large file those of its pieces; `None` if there
+    /// are more or fewer.
+    fn sums(
+        &self,
+        content: &mut std::fs::File,
+        size: u64,
+        buffer: &mut [u8],
+    ) -> Result<(Option<Sha256>, Option<PieceSums>), Errno> {
+        if !Summed::is_for(size) {
+            return Ok((self.sum(content, size, buffer)?, None));
+        }
+        let pieces = self.summed.sum(content, size, buffer, self.stop)?;
+        Ok((pieces.as_ref().map(|sums| sums.whole), pieces))
     }
 
     /// The sum of exactly `size` bytes; `None` if there are more or fewer.

@@ -1,14 +1,9 @@
 //! The object store: immutable contents under keys, and one conditional write.
 
 use std::future::Future;
-use std::pin::Pin;
 
-use tokio::io::AsyncRead;
-
+use super::Body;
 use crate::model::{Sha256, Timestamp};
-
-/// Bytes on their way in or out; never held in memory as a whole.
-pub type Body = Pin<Box<dyn AsyncRead + Send>>;
 
 /// What went wrong with a store call, by what may be done about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

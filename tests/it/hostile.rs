@@ -75,7 +75,7 @@ fn wait<T>(call: impl Future<Output = T>) -> T {
     runtime.expect("a runtime").block_on(bounded).expect("the call ends")
 }
 
-fn spec() -> WorkspaceSpec {
+pub fn spec() -> WorkspaceSpec {
     WorkspaceSpec {
         mount_path: "/opt/workspace".into(),
         scope: Scope::Case,

@@ -7,6 +7,7 @@
 mod contract;
 mod credentials;
 mod faults;
+mod pieces;
 mod secrecy;
 pub mod servers;
 mod tls;

@@ -1,4 +1,4 @@
-//! Contents on their way in. Small ones come whole and are put in place many at once; large ones
+//! Content on their way in. Small ones come whole and are put in place many at once; large ones
 //! flow to the disk one by one.
 
 use std::pin::Pin;
@@ -16,8 +16,8 @@ use crate::model::{BaseEntry, ManifestEntry, Progress, RelPath, Scan, Sha256, St
 use crate::plan::{NoRoom, Room};
 use crate::sync::Plan;
 use crate::world::{
-    Body, Clock, Expect, FileSpec, ObjectMeta, Objects, SmallFile, StoreErrorKind, WorkspaceError,
-    WorkspaceErrorKind, Workspaces,
+    Body, Clock, Content, Expect, FileSpec, ObjectMeta, Objects, SmallFile, StoreErrorKind,
+    WorkspaceError, WorkspaceErrorKind, Workspaces,
 };
 
 /// Small files that are put in place at once, at most; and so many that it is worth it while more
@@ -290,6 +290,8 @@ struct Watched {
     body: Body,
     broken: Arc<Mutex<Option<std::io::Error>>>,
 }
+
+impl Content for Watched {}
 
 impl AsyncRead for Watched {
     fn poll_read(

@@ -82,7 +82,8 @@ impl S3 {
     ) -> Result<Swap, Failure> {
         let support = self.support().await?;
         let sum = Sha256(sha2::Sha256::digest(&bytes).into());
-        let request = Again::new("PUT", &self.wall.place, full, bytes.clone())
+        let request = Again::new("PUT", &self.wall.place, full, Bytes::new())
+            .with(bytes.clone(), sum)
             .header(SUM_HEADER, &sum.hex())
             .header(TIME_HEADER, &at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true));
         let request = match expected {

@@ -16,7 +16,7 @@ use crate::model::Sha256;
 use crate::objects::s3::answer::Failure;
 use crate::objects::s3::wall::{Again, Answer, SUM_HEADER, Wall};
 use crate::objects::s3::{Looked, S3, download};
-use crate::world::{Body, StoreErrorKind};
+use crate::world::{Body, PIECE, Pieces, StoreErrorKind};
 
 /// S3's own limit.
 const PARTS_MAX: u64 = 10_000;
@@ -24,6 +24,61 @@ const PARTS_MAX: u64 = 10_000;
 const ASK_FIRST: u64 = 1 << 20;
 /// Hashing more than this is not done on the async threads.
 const INLINE: usize = 256 << 10;
+/// Bytes that are read and summed at once.
+const NEAR: usize = 256 << 10;
+
+/// Where the bytes of an upload in parts come from.
+enum From {
+    /// One after the other.
+    Begin(Source),
+    /// Each piece by itself, its sum known.
+    Anywhere(Arc<dyn Pieces>),
+}
+
+/// A part on its way.
+struct Part {
+    wall: Arc<Wall>,
+    /// Without its bytes.
+    request: Again,
+    pieces: Arc<dyn Pieces>,
+}
+
+impl Part {
+    /// The ETag it got.
+    async fn send(self, index: usize, at: u64, length: usize) -> Result<String, Failure> {
+        let Part { wall, request, pieces } = self;
+        let read = move || {
+            let mut piece = Vec::with_capacity(length);
+            let mut hash = sha2::Sha256::new();
+            // Little at a time: what was just read is summed while it is near.
+            while piece.len() < length {
+                let from = piece.len();
+                piece.resize(length.min(from + NEAR), 0);
+                let chunk = &mut piece[from..];
+                let read = pieces.read(at + from as u64, chunk);
+                read.map_err(|error| changed(&error.to_string()))?;
+                hash.update(&*chunk);
+            }
+            let sum = Sha256(hash.finalize().into());
+            if pieces.sums().pieces.get(index) != Some(&sum) {
+                return Err(changed("the sum of a part is another"));
+            }
+            Ok((Bytes::from(piece), sum))
+        };
+        let (bytes, sum) = tokio::task::spawn_blocking(read).await.map_err(|_| ended_early())??;
+        wall.put_part(request.with(bytes, sum)).await
+    }
+}
+
+impl Wall {
+    /// Sends a part; the ETag it got.
+    async fn put_part(self: &Arc<Self>, request: Again) -> Result<String, Failure> {
+        let etag = self.tell(request).await?.etag();
+        etag.ok_or_else(|| {
+            Failure::new(StoreErrorKind::Corrupt, "a part was taken without an ETag")
+        })
+    }
+}
 
 /// A body that is read once, and its sum as it is read.
 struct Source {
@@ -116,8 +171,13 @@ impl S3 {
         {
             return self.agree(key, full, &found, size, sum).await;
         }
+        let pieces = body.pieces().filter(|pieces| {
+            let sums = pieces.sums();
+            (sums.whole, sums.size, part) == (sum, size, PIECE as u64)
+        });
         let mut source = Source::new(body);
         if size > part {
+            let source = pieces.map_or(From::Begin(source), From::Anywhere);
             return self.upload_parts(key, full, source, size, sum).await;
         }
         let _memory = self.memory(size as usize).await?;
@@ -140,8 +200,8 @@ impl S3 {
         conditional: bool,
     ) -> Result<(), Failure> {
         let size = bytes.len() as u64;
-        let mut request =
-            Again::new("PUT", &self.wall.place, full, bytes).header(SUM_HEADER, &sum.hex());
+        let request = Again::new("PUT", &self.wall.place, full, Bytes::new());
+        let mut request = request.with(bytes, sum).header(SUM_HEADER, &sum.hex());
         if conditional {
             request = request.header("if-none-match", "*");
         }
@@ -202,7 +262,7 @@ impl S3 {
         &self,
         key: &str,
         full: &str,
-        source: Source,
+        source: From,
         size: u64,
         sum: Sha256,
     ) -> Result<(), Failure> {
@@ -210,7 +270,11 @@ impl S3 {
         self.wall.note_under_way(&id, true);
         let mut begun =
             Begun { wall: Arc::clone(&self.wall), full: full.to_owned(), id, owed: true };
-        let done = match self.send_parts(&begun, source, size, sum).await {
+        let sent = match source {
+            From::Begin(source) => self.send_parts(&begun, source, size, sum).await,
+            From::Anywhere(pieces) => self.send_pieces(&begun, pieces).await,
+        };
+        let done = match sent {
             Ok(parts) => match begun.complete(parts).await {
                 Ok(()) => self.verify(key, full, size, sum).await,
                 // The answer may have been lost after the store did it.
@@ -267,12 +331,9 @@ impl S3 {
             number += 1;
             let (wall, request) = (Arc::clone(&begun.wall), begun.part(number, bytes));
             sending.spawn(async move {
-                let headers = wall.tell(request).await;
+                let etag = wall.put_part(request).await;
                 drop(memory);
-                let etag = headers?.etag().ok_or_else(|| {
-                    Failure::new(StoreErrorKind::Corrupt, "a part was taken without an ETag")
-                })?;
-                Ok((number, etag))
+                Ok((number, etag?))
             });
             while let Some(sent) = sending.try_join_next() {
                 parts.push(joined(sent)?);
@@ -282,6 +343,44 @@ impl S3 {
         while let Some(sent) = sending.join_next().await {
             parts.push(joined(sent)?);
         }
+        parts.sort();
+        Ok(parts)
+    }
+
+    /// Sends the parts of a content whose pieces are known: each is read, summed, compared and sent
+    /// beside the others. What arrived is the whole that was summed if each part is its piece.
+    async fn send_pieces(
+        &self,
+        begun: &Begun,
+        pieces: Arc<dyn Pieces>,
+    ) -> Result<Vec<(i64, String)>, Failure> {
+        let mut sending: JoinSet<Result<(i64, String), Failure>> = JoinSet::new();
+        let mut parts = Vec::new();
+        let size = pieces.sums().size;
+        for index in 0..pieces.sums().pieces.len() {
+            let at = index as u64 * PIECE as u64;
+            let length = (size - at).min(PIECE as u64) as usize;
+            let memory = self.memory(length).await?;
+            let part = Part {
+                wall: Arc::clone(&begun.wall),
+                request: begun.part(index as i64 + 1, Bytes::new()),
+                pieces: Arc::clone(&pieces),
+            };
+            sending.spawn(async move {
+                let etag = part.send(index, at, length).await;
+                drop(memory);
+                Ok((index as i64 + 1, etag?))
+            });
+            while let Some(sent) = sending.try_join_next() {
+                parts.push(joined(sent)?);
+            }
+        }
+        while let Some(sent) = sending.join_next().await {
+            parts.push(joined(sent)?);
+        }
+        let last_look = tokio::task::spawn_blocking(move || pieces.unchanged()).await;
+        let last_look = last_look.map_err(|_| ended_early())?;
+        last_look.map_err(|error| changed(&error.to_string()))?;
         parts.sort();
         Ok(parts)
     }
@@ -387,7 +486,11 @@ impl Drop for Begun {
 fn joined(
     sent: Result<Result<(i64, String), Failure>, tokio::task::JoinError>,
 ) -> Result<(i64, String), Failure> {
-    sent.map_err(|_| Failure::new(StoreErrorKind::Unavailable, "a part's task ended early"))?
+    sent.map_err(|_| ended_early())?
+}
+
+fn ended_early() -> Failure {
+    Failure::new(StoreErrorKind::Unavailable, "a part's task ended early")
 }
 
 fn changed(why: &str) -> Failure {

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use chrono::Utc;
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use hyper::body::Incoming;
 use hyper::{HeaderMap, Request, Response};
@@ -25,6 +26,7 @@ use rusoto_core::{
 };
 use rusoto_s3::S3Client;
 
+use crate::model::{Sha256, Timestamp};
 use crate::objects::s3::Limits;
 use crate::objects::s3::answer::{self, Failure};
 use crate::objects::s3::credentials::Credentials;
@@ -32,6 +34,7 @@ use crate::objects::s3::list::Encoding;
 use crate::objects::s3::name::Place;
 use crate::objects::s3::pace::{Pace, Turn};
 use crate::objects::s3::retry::{Attempts, Patience, Shared};
+use crate::objects::s3::sign;
 use crate::objects::s3::transport::{Transport, TransportError};
 use crate::world::StoreErrorKind;
 
@@ -349,6 +352,8 @@ pub(super) struct Again {
     headers: std::collections::BTreeMap<String, Vec<Vec<u8>>>,
     params: rusoto_core::signature::Params,
     body: Bytes,
+    /// Of the body, where it is known.
+    sum: Option<Sha256>,
 }
 
 impl Again {
@@ -362,7 +367,14 @@ impl Again {
             headers: std::collections::BTreeMap::new(),
             params: std::collections::BTreeMap::new(),
             body,
+            sum: None,
         }
+    }
+
+    /// With a body whose sum is known: whoever says so has just found it out.
+    #[must_use]
+    pub(super) fn with(self, body: Bytes, sum: Sha256) -> Again {
+        Again { body, sum: Some(sum), ..self }
     }
 
     /// With a header.
@@ -399,6 +411,7 @@ impl Again {
             headers,
             params: request.params,
             body,
+            sum: None,
         })
     }
 
@@ -434,13 +447,14 @@ impl Again {
             signed.set_hostname(Some(format!("{}.{host}", place.bucket)));
             signed.path = if rest.is_empty() { "/".to_owned() } else { rest.to_owned() };
         }
-        Addressed { signed, body: self.body.clone() }
+        Addressed { signed, body: self.body.clone(), sum: self.sum }
     }
 }
 
 struct Addressed {
     signed: SignedRequest,
     body: Bytes,
+    sum: Option<Sha256>,
 }
 
 impl Addressed {
@@ -449,16 +463,17 @@ impl Addressed {
         self,
         keys: rusoto_credential::AwsCredentials,
     ) -> Result<Request<Bytes>, Failure> {
-        let Addressed { mut signed, body } = self;
-        let sign = move || {
-            signed.sign(&keys);
-            signed
+        let Addressed { mut signed, body, sum } = self;
+        let sum = match sum {
+            Some(sum) => sum,
+            None if body.len() > SIGN_INLINE_MAX => {
+                let body = body.clone();
+                let summing = tokio::task::spawn_blocking(move || sign::sum(&body));
+                summing.await.map_err(|_| internal("signing ended"))?
+            }
+            None => sign::sum(&body),
         };
-        let signed = if body.len() > SIGN_INLINE_MAX {
-            tokio::task::spawn_blocking(sign).await.map_err(|_| internal("signing ended"))?
-        } else {
-            sign()
-        };
+        sign::sign(&mut signed, &keys, sum, now());
         let query = signed.canonical_query_string();
         let question = if query.is_empty() { "" } else { "?" };
         let uri = format!(
@@ -477,6 +492,12 @@ impl Addressed {
             Failure::new(StoreErrorKind::Invalid, "the key cannot be written as a URL")
         })
     }
+}
+
+/// When a signature is made.
+#[expect(clippy::disallowed_methods, reason = "the store compares it with its own clock")]
+fn now() -> Timestamp {
+    Utc::now()
 }
 
 fn transport_failure(error: &TransportError) -> Failure {

@@ -27,7 +27,7 @@ async fn put<S: Objects>(store: &S, key: &str, bytes: &[u8]) {
     soon(put).await.unwrap_or_else(|error| panic!("{error}"));
 }
 
-async fn contents<S: Objects>(store: &S, key: &str) -> Vec<u8> {
+pub async fn contents<S: Objects>(store: &S, key: &str) -> Vec<u8> {
     let (meta, mut body) = soon(store.get(key)).await.unwrap_or_else(|error| panic!("{error}"));
     let mut bytes = Vec::new();
     soon(body.read_to_end(&mut bytes)).await.unwrap();
@@ -185,18 +185,22 @@ async fn large_objects_go_in_parts_and_come_back_whole() {
         let taken = store.put_new("ann/one/large", body(&other), other.len() as u64, sum(&other));
         assert_eq!(soon(taken).await.unwrap_err().kind, StoreErrorKind::Invalid);
         a_source_that_changed_is_not_stored(&store, 11 << 20).await;
-        no_upload_is_left(server).await;
+        no_upload_is_left(server, &["ann/one/large", "ann/one/torn"]).await;
     }
 }
 
-/// An upload that was given up leaves nothing that costs money.
-pub async fn no_upload_is_left(server: &Server) {
+/// An upload that was given up leaves nothing that costs money; other tests' own are not ours.
+pub async fn no_upload_is_left(server: &Server, keys: &[&str]) {
     let request = rusoto_s3::ListMultipartUploadsRequest {
         bucket: server.bucket.clone(),
         ..Default::default()
     };
     match server.plain().list_multipart_uploads(request).await {
-        Ok(left) => assert_eq!(left.uploads.unwrap_or_default(), [], "{}", server.name),
+        Ok(left) => {
+            let left = left.uploads.unwrap_or_default().into_iter().filter_map(|left| left.key);
+            let left = left.filter(|left| keys.iter().any(|key| left.ends_with(key)));
+            assert_eq!(left.collect::<Vec<_>>(), [""; 0], "{}", server.name);
+        }
         // s3s-fs cannot tell.
         Err(error) => assert_eq!(server.name, "s3s", "{error:?}"),
     }
