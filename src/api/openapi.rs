@@ -1,4 +1,5 @@
-//! `/api/v1/openapi.json`: the API in words for machines. A test holds it against the routes.
+//! `/api/v1/openapi.json`: the API in words for machines. Its schemas come from the types; a test holds its paths
+//! against the routes.
 
 mod shapes;
 
@@ -67,7 +68,8 @@ pub(super) fn document() -> Value {
         }
         schemas.insert(name.to_owned(), one);
     }
-    schemas.extend(shapes::schemas().into_iter().map(|(name, one)| (name.to_owned(), one)));
+    schemas.extend(shapes::bodies());
+    schemas.extend(shapes::answers());
     json!({
         "openapi": "3.1.0",
         "info": {"title": "docket", "version": env!("CARGO_PKG_VERSION")},
@@ -94,7 +96,7 @@ fn here(schema: Value) -> Value {
 fn operation(path: &str, method: &str, summary: &str) -> Value {
     let error = |what: &str| {
         json!({"description": what, "content": {"application/json": {
-            "schema": {"$ref": "#/components/schemas/Error"}}}})
+            "schema": {"$ref": "#/components/schemas/ErrorBody"}}}})
     };
     let done = json!({"description": "done", "content": shapes::answer(path, method)});
     let mut answers = json!({"200": done});
@@ -108,6 +110,7 @@ fn operation(path: &str, method: &str, summary: &str) -> Value {
     answers["400"] = error("not HTTP as it should be");
     answers["403"] = error("a foreign Host or Origin");
     answers["401"] = error("no token, or a wrong one");
+    answers["405"] = error("this method is not for this path; Allow says which are");
     if guarded {
         answers["500"] = error("it was tried and failed");
         answers["503"] = error("the operator is starting or stopping");
@@ -138,4 +141,25 @@ fn operation(path: &str, method: &str, summary: &str) -> Value {
         operation["security"] = json!([{"token": []}]);
     }
     operation
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_types_of_the_document_share_a_name() {
+        let mut seen = BTreeSet::new();
+        let kinds = [ObjectKind::Session, ObjectKind::SessionClass].map(schema);
+        let specs = kinds.iter().filter_map(|kind| kind["$defs"].as_object());
+        let specs: BTreeSet<String> = specs.flat_map(|parts| parts.keys().cloned()).collect();
+        let kinds = ["Session".to_owned(), "SessionClass".to_owned()];
+        let all = specs.into_iter().chain(kinds);
+        let all = all.chain(shapes::bodies().into_iter().map(|(name, _)| name));
+        let all = all.chain(shapes::answers().into_iter().map(|(name, _)| name));
+        let twice: Vec<String> = all.filter(|name| !seen.insert(name.clone())).collect();
+        assert!(twice.is_empty(), "{twice:?}");
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::Event;
@@ -9,7 +10,7 @@ use crate::operator::handle::Refusal;
 use crate::status::SessionView;
 
 /// What every error's body is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorBody {
     /// `NotFound`, `Invalid`, `Refused`, `Failed`, `Starting`, `Unauthorized`, `Forbidden`.
     pub code: String,
@@ -31,12 +32,14 @@ impl ErrorBody {
 }
 
 /// A list of sessions, as `docket get -o json` prints it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionList {
     /// `docket.dev/v1`.
+    #[schemars(extend("const" = "docket.dev/v1"))]
     pub api_version: String,
     /// `SessionList`.
+    #[schemars(extend("const" = "SessionList"))]
     pub kind: String,
     /// By name.
     pub items: Vec<Arc<SessionView>>,
@@ -54,19 +57,21 @@ impl SessionList {
 }
 
 /// A list of events, oldest first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EventList {
     /// `docket.dev/v1`.
+    #[schemars(extend("const" = "docket.dev/v1"))]
     pub api_version: String,
     /// `EventList`.
+    #[schemars(extend("const" = "EventList"))]
     pub kind: String,
     /// By sequence number.
     pub items: Vec<Event>,
 }
 
 /// One line of watched sessions.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", content = "object", rename_all = "UPPERCASE")]
 pub enum Watched {
     /// It was there at the beginning, or is new.
@@ -80,7 +85,7 @@ pub enum Watched {
 }
 
 /// One file of a request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NamedFile {
     /// For complaints.
     pub name: String,
@@ -89,8 +94,9 @@ pub struct NamedFile {
 }
 
 /// Body of `POST plan`, `diff` and `apply`.
-#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "SpecFiles")]
 pub struct Files {
     /// The files.
     #[serde(default)]
@@ -98,7 +104,7 @@ pub struct Files {
 }
 
 /// Body of `POST delete`: exactly one of name, selector and all.
-#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Deletion {
     /// One session.
@@ -116,7 +122,7 @@ pub struct Deletion {
 }
 
 /// Body of `POST sessions/NAME/hydrate`.
-#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Paths {
     /// Paths in the workspace; none: all.
@@ -125,11 +131,10 @@ pub struct Paths {
 }
 
 /// Body of `POST sessions/NAME/restore`.
-#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Restoration {
     /// The state: its id, the beginning of it, or a moment (RFC 3339).
-    #[serde(default)]
     pub at: String,
     /// What of it; left out: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -137,7 +142,7 @@ pub struct Restoration {
 }
 
 /// Body of `POST gc`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Collection {
     /// What is younger stays.
@@ -153,14 +158,14 @@ impl Default for Collection {
 }
 
 /// Answer of what has nothing but its being done to tell.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Done {
     /// For people.
     pub message: String,
 }
 
 /// Answer of `POST confirm-prune`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Confirmed {
     /// The sessions that were held and are confirmed now.
     pub confirmed: Vec<String>,

@@ -6,12 +6,13 @@ use std::fmt::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 
 /// How far a hydration is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Progress {
     /// Files fetched.
@@ -27,7 +28,7 @@ pub struct Progress {
 /// A relative path inside a workspace, as bytes: components joined by `/`, none of them empty,
 /// `.` or `..`, no NUL. Serialized as a string: control bytes, `%` and what is not UTF-8 are
 /// written `%XX`. Clones share the bytes: a path is in many maps at a time.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct RelPath(Arc<[u8]>);
 
@@ -400,7 +401,7 @@ pub struct Remote {
 }
 
 /// A file's state, as `docket files` shows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FileState {
     /// Where.
     pub path: RelPath,

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
@@ -169,7 +170,7 @@ pub struct Space {
 }
 
 /// One sample of what a container uses.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Usage {
     /// CPU per cent between two samples; 100 is one core.
     pub cpu_percent: f64,

@@ -1,11 +1,12 @@
 //! Specs that are kept in git: which revision is in force, and how far it follows the repository.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 
 /// What is known of the repository that specs come from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Origin {
     /// As it is configured: `git+https://host/repo.git#branch:path`.
@@ -29,7 +30,7 @@ pub struct Origin {
 }
 
 /// How far what is in force follows the repository.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OriginState {
     /// It was not asked yet since docket was started.
     Waiting,

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::name::{CaseName, ClassName, ContainerPrefix, Installation, SessionName, UserName};
@@ -70,7 +71,7 @@ pub struct ClassObject {
 }
 
 /// Whether a session's container should run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum DesiredState {
     /// The container runs and answers.
     #[default]

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -91,7 +92,7 @@ pub enum Verb {
 }
 
 /// One line of `docket apply` or `delete`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Outcome {
     /// `session/alice-v-jones`, `sessionclass/legal`.
     pub object: String,
@@ -119,7 +120,7 @@ pub struct Numbers {
 }
 
 /// One row of `docket get sources`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SourceView {
     /// File path relative to the watched directory, the directory itself, the repository, or
     /// `applied`.
@@ -153,7 +154,7 @@ impl SourceView {
 }
 
 /// The plan of a pass as text and as its answer to "is there anything to do".
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlanView {
     /// One block a session, `name is Phase: cause`, steps indented.
     pub text: String,
@@ -164,7 +165,7 @@ pub struct PlanView {
 }
 
 /// One session's plan.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlannedSession {
     /// Where it is.
     pub phase: String,
@@ -175,7 +176,7 @@ pub struct PlannedSession {
 }
 
 /// `docket top`'s row.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TopView {
     /// The session.
     pub name: String,
@@ -188,7 +189,7 @@ pub struct TopView {
 }
 
 /// One state of a workspace.
-#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct StateView {
     /// What `docket restore --at` takes.
     pub id: String,
@@ -216,7 +217,7 @@ pub struct StateView {
 }
 
 /// States of a workspace, newest first.
-#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct HistoryView {
     /// The newest of them.
     pub states: Vec<StateView>,
@@ -225,7 +226,7 @@ pub struct HistoryView {
 }
 
 /// An object that goes, or went.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ObjectView {
     /// Its key in the store.
     pub key: String,
@@ -236,7 +237,7 @@ pub struct ObjectView {
 }
 
 /// A case of which nothing was collected.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GarbageView {
     /// `user/case`.
     pub case: String,
@@ -245,7 +246,7 @@ pub struct GarbageView {
 }
 
 /// What `docket gc` found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GcView {
     /// Nothing was removed.
@@ -259,7 +260,7 @@ pub struct GcView {
 }
 
 /// Something in the trash.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TrashView {
     /// Its name beneath `.docket/trash`.
@@ -275,7 +276,7 @@ pub struct TrashView {
 }
 
 /// One finding of `docket doctor`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Finding {
     /// What was looked at.
     pub check: String,

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{FilesSeen, HealthSpec, Usage};
@@ -40,7 +41,7 @@ impl Sight {
 }
 
 /// What showed that a session is in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Use {
     /// Its container was first looked at: what was before is not known.
     FirstLook,

@@ -2,18 +2,21 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Condition, Phase, Progress, Termination, Timestamp};
 use crate::plan::Use;
 
 /// `{"apiVersion": "docket.dev/v1", "kind": "Session", "metadata", "spec", "status"}`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionView {
     /// `docket.dev/v1`.
+    #[schemars(extend("const" = "docket.dev/v1"))]
     pub api_version: String,
     /// `Session`.
+    #[schemars(extend("const" = "Session"))]
     pub kind: String,
     /// Name, uid, generation, labels, annotations, creationTimestamp, deletionTimestamp.
     pub metadata: Metadata,
@@ -24,7 +27,7 @@ pub struct SessionView {
 }
 
 /// `metadata`.
-#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Metadata {
     /// The session's name.
@@ -49,7 +52,7 @@ pub struct Metadata {
 }
 
 /// `status`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
     /// The generation this status is about.
@@ -91,7 +94,7 @@ pub struct Status {
 }
 
 /// `status.container`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ContainerView {
     /// First 12 digits of the id.
@@ -116,7 +119,7 @@ pub struct ContainerView {
 }
 
 /// `status.container.lastTermination`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TerminationView {
     /// Why.
@@ -138,7 +141,7 @@ impl From<&Termination> for TerminationView {
 }
 
 /// `status.lifetime`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LifetimeView {
     /// The end by `lifetime.maxAge`.
@@ -150,7 +153,7 @@ pub struct LifetimeView {
 }
 
 /// `status.lifetime.idle`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IdleView {
     /// What kept it alive last.
@@ -162,7 +165,7 @@ pub struct IdleView {
 }
 
 /// `status.files`.
-#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FilesView {
     /// All of them.
@@ -187,7 +190,7 @@ pub struct FilesView {
 }
 
 /// `status.retry`.
-#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RetryView {
     /// Empty: nothing waits.
@@ -201,7 +204,7 @@ pub struct RetryView {
 }
 
 /// `status.override`.
-#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OverrideView {
     /// `Stopped` or `Running`, if `docket stop|start` said so.

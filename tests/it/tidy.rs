@@ -62,7 +62,17 @@ const KEEPERS: &[(&str, &str, Also)] = &[
         "spec",
         &[("config", "docket.yaml is YAML too"), ("cli", "`-o yaml` prints it")],
     ),
-    ("schemars", "spec", &[]),
+    (
+        "schemars",
+        "spec",
+        &[
+            ("model", "derived only: what the API answers is described by the types themselves"),
+            ("plan", "derived only, as in model"),
+            ("status", "derived only, as in model"),
+            ("operator", "derived only, as in model"),
+            ("api", "derived only, and the document that has them all"),
+        ],
+    ),
     (
         "backoff",
         "apply",

@@ -1,6 +1,17 @@
-//! What goes in and out of each path, as schemas: query parameters, bodies, answers.
+//! What goes in and out of each path: query parameters, bodies, answers. The schemas of bodies and answers are drawn
+//! from the types that read and write them.
 
+use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
+
+use crate::api::{
+    Collection, Confirmed, Deletion, Done, ErrorBody, EventList, Files, Paths, Restoration,
+    SessionList, Watched,
+};
+use crate::model::FileState;
+use crate::operator::handle::{
+    Finding, GcView, HistoryView, Outcome, PlanView, SourceView, TopView, TrashView,
+};
 
 /// Query parameters: name, type, meaning.
 pub(super) fn query(path: &str, method: &str) -> Value {
@@ -43,7 +54,7 @@ pub(super) fn query(path: &str, method: &str) -> Value {
 /// The schema of a body, if there may be one.
 pub(super) fn body(path: &str) -> Option<&'static str> {
     match path.rsplit('/').next()? {
-        "plan" | "diff" | "apply" => Some("Files"),
+        "plan" | "diff" | "apply" => Some("SpecFiles"),
         "delete" => Some("Deletion"),
         "hydrate" => Some("Paths"),
         "restore" => Some("Restoration"),
@@ -60,6 +71,10 @@ pub(super) fn answer(path: &str, method: &str) -> Value {
         let items = json!({"$ref": format!("#/components/schemas/{name}")});
         json!({"application/json": {"schema": {"type": "array", "items": items}}})
     };
+    let lines = |name: &str, form: &str| {
+        let what = format!("{form} `#/components/schemas/{name}`");
+        json!({"schema": {"type": "string", "description": what}})
+    };
     let name = match (path.trim_start_matches("/api/v1"), method) {
         ("/livez" | "/readyz", _) => return json!({"text/plain": text}),
         ("/metrics", _) => {
@@ -67,175 +82,71 @@ pub(super) fn answer(path: &str, method: &str) -> Value {
         }
         ("/sessions/{name}/logs", _) => return json!({"application/octet-stream": text}),
         ("/sessions", _) => {
-            return json!({"application/json": data("SessionList"), "text/event-stream": text,
-                          "application/x-ndjson": text});
+            return json!({"application/json": data("SessionList"),
+                          "text/event-stream": lines("Watched", "The data of each:"),
+                          "application/x-ndjson": lines("Watched", "Each line:")});
         }
         ("/events", _) => {
-            return json!({"application/json": data("EventList"), "text/event-stream": text});
+            return json!({"application/json": data("EventList"),
+                          "text/event-stream": lines("Event", "The data of each:")});
         }
         ("/apply" | "/delete", _) | ("/sessions/{name}", "delete") => return list("Outcome"),
         ("/sessions/{name}/files", _) => return list("FileState"),
-        ("/trash", _) => return list("Trashed"),
-        ("/top", _) => return list("Top"),
-        ("/sources", _) => return list("Source"),
+        ("/trash", _) => return list("TrashView"),
+        ("/top", _) => return list("TopView"),
+        ("/sources", _) => return list("SourceView"),
         ("/doctor", _) => return list("Finding"),
-        ("/openapi.json", _) => "Any",
+        ("/openapi.json", _) => {
+            return json!({"application/json": {"schema": {"type": "object"}}});
+        }
         ("/sessions/{name}", _) => "SessionView",
-        ("/sessions/{name}/history", _) => "History",
-        ("/plan" | "/diff", _) => "Plan",
-        ("/gc", _) => "Garbage",
+        ("/sessions/{name}/history", _) => "HistoryView",
+        ("/plan" | "/diff", _) => "PlanView",
+        ("/gc", _) => "GcView",
         ("/confirm-prune", _) => "Confirmed",
         _ => "Done",
     };
     json!({"application/json": data(name)})
 }
 
-fn object(fields: &[(&str, Value)], required: &[&str]) -> Value {
-    let fields: Map<String, Value> =
-        fields.iter().map(|(name, schema)| ((*name).to_owned(), schema.clone())).collect();
-    json!({"type": "object", "required": required, "properties": fields})
+/// Schemas as OpenAPI 3.1 has them, referring to where they stand in the document.
+fn settings() -> SchemaSettings {
+    SchemaSettings::draft2020_12().with(|all| all.definitions_path = "/components/schemas".into())
 }
 
-/// The same, with every field required.
-fn whole(fields: &[(&str, Value)]) -> Value {
-    let required: Vec<&str> = fields.iter().map(|(name, _)| *name).collect();
-    object(fields, &required)
+/// What bodies may be, by the name of the type that reads them.
+pub(super) fn bodies() -> Map<String, Value> {
+    let mut drawn = settings().into_generator();
+    drawn.subschema_for::<Files>();
+    drawn.subschema_for::<Deletion>();
+    drawn.subschema_for::<Paths>();
+    drawn.subschema_for::<Restoration>();
+    drawn.subschema_for::<Collection>();
+    drawn.take_definitions(true)
 }
 
-/// What a request may hold, and nothing else.
-fn strict(fields: &[(&str, Value)], required: &[&str]) -> Value {
-    let mut schema = object(fields, required);
-    schema["additionalProperties"] = json!(false);
-    schema
-}
-
-fn text() -> Value {
-    json!({"type": "string"})
-}
-
-fn maybe() -> Value {
-    json!({"type": ["string", "null"]})
-}
-
-fn flag() -> Value {
-    json!({"type": "boolean"})
-}
-
-fn number() -> Value {
-    json!({"type": "integer", "minimum": 0})
-}
-
-fn time() -> Value {
-    json!({"type": ["string", "null"], "format": "date-time"})
-}
-
-fn any() -> Value {
-    json!({"type": "object"})
-}
-
-fn texts() -> Value {
-    json!({"type": "array", "items": text()})
-}
-
-fn reference(name: &str) -> Value {
-    json!({"$ref": format!("#/components/schemas/{name}")})
-}
-
-fn many(name: &str) -> Value {
-    json!({"type": "array", "items": reference(name)})
-}
-
-/// All that is referred to.
-pub(super) fn schemas() -> Vec<(&'static str, Value)> {
-    [bodies(), sessions(), answers()].concat()
-}
-
-fn bodies() -> Vec<(&'static str, Value)> {
-    let file = whole(&[("name", text()), ("text", text())]);
-    let name = [("name", maybe()), ("selector", maybe()), ("all", flag()), ("discard", flag())];
-    let seconds = json!({"type": "integer", "minimum": 0, "maximum": i64::MAX});
-    vec![
-        ("Files", strict(&[("files", json!({"type": "array", "items": file}))], &[])),
-        ("Deletion", strict(&name, &[])),
-        ("Paths", strict(&[("paths", texts())], &[])),
-        ("Restoration", strict(&[("at", text()), ("path", maybe())], &["at"])),
-        ("Collection", strict(&[("olderThanSeconds", seconds), ("dryRun", flag())], &[])),
-    ]
-}
-
-fn sessions() -> Vec<(&'static str, Value)> {
-    let listed = |kind: &str, items| {
-        let version = json!({"const": "docket.dev/v1"});
-        whole(&[("apiVersion", version), ("kind", json!({"const": kind})), ("items", items)])
-    };
-    let event = [
-        ("seq", number()),
-        ("at", time()),
-        ("session", maybe()),
-        ("warning", flag()),
-        ("reason", text()),
-        ("message", text()),
+/// What is answered, by the name of the type that writes it.
+pub(super) fn answers() -> Map<String, Value> {
+    let mut drawn = settings().for_serialize().into_generator();
+    let draw: [fn(&mut SchemaGenerator) -> schemars::Schema; 15] = [
+        SchemaGenerator::subschema_for::<Confirmed>,
+        SchemaGenerator::subschema_for::<Done>,
+        SchemaGenerator::subschema_for::<ErrorBody>,
+        SchemaGenerator::subschema_for::<EventList>,
+        SchemaGenerator::subschema_for::<FileState>,
+        SchemaGenerator::subschema_for::<Finding>,
+        SchemaGenerator::subschema_for::<GcView>,
+        SchemaGenerator::subschema_for::<HistoryView>,
+        SchemaGenerator::subschema_for::<Outcome>,
+        SchemaGenerator::subschema_for::<PlanView>,
+        SchemaGenerator::subschema_for::<SessionList>,
+        SchemaGenerator::subschema_for::<SourceView>,
+        SchemaGenerator::subschema_for::<TopView>,
+        SchemaGenerator::subschema_for::<TrashView>,
+        SchemaGenerator::subschema_for::<Watched>,
     ];
-    let file = [
-        ("path", text()),
-        ("state", text()),
-        ("size", number()),
-        ("reason", text()),
-        ("mtime", time()),
-    ];
-    let state = [("id", text()), ("time", time()), ("current", flag())];
-    let usage = json!({"type": ["object", "null"]});
-    let top =
-        [("name", text()), ("usage", usage), ("disk_bytes", number()), ("quota_bytes", number())];
-    vec![
-        ("SessionView", whole(&[("metadata", any()), ("status", any())])),
-        ("SessionList", listed("SessionList", many("SessionView"))),
-        ("Event", whole(&event)),
-        ("EventList", listed("EventList", many("Event"))),
-        ("FileState", whole(&file)),
-        ("State", whole(&state)),
-        ("History", whole(&[("states", many("State")), ("older", number())])),
-        ("Top", whole(&top)),
-    ]
-}
-
-fn answers() -> Vec<(&'static str, Value)> {
-    let trashed = [
-        ("name", text()),
-        ("session", maybe()),
-        ("movedAt", time()),
-        ("removedAt", time()),
-        ("why", text()),
-    ];
-    let source = [
-        ("source", text()),
-        ("state", text()),
-        ("revision", text()),
-        ("objects", texts()),
-        ("errors", texts()),
-        ("git", any()),
-    ];
-    let required = ["source", "state", "revision", "objects", "errors"];
-    let finding = [("check", text()), ("level", text()), ("message", text()), ("hint", text())];
-    let planned = json!({"type": "object", "additionalProperties": reference("Planned")});
-    let anything = json!({"type": "array", "items": any()});
-    let garbage = [
-        ("dryRun", flag()),
-        ("objects", anything.clone()),
-        ("bytes", number()),
-        ("left", anything),
-    ];
-    vec![
-        ("Any", any()),
-        ("Error", whole(&[("code", text()), ("message", text())])),
-        ("Done", whole(&[("message", text())])),
-        ("Confirmed", whole(&[("confirmed", texts())])),
-        ("Outcome", whole(&[("object", text()), ("outcome", text()), ("refused", flag())])),
-        ("Trashed", whole(&trashed)),
-        ("Source", object(&source, &required)),
-        ("Finding", whole(&finding)),
-        ("Planned", whole(&[("phase", text()), ("cause", text()), ("actions", texts())])),
-        ("Plan", whole(&[("text", text()), ("sessions", planned), ("changes", flag())])),
-        ("Garbage", whole(&garbage)),
-    ]
+    for one in draw {
+        one(&mut drawn);
+    }
+    drawn.take_definitions(true)
 }

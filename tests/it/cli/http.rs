@@ -93,6 +93,12 @@ fn the_api_s_own_description_names_every_route_there_is() {
             assert!(![404, 405].contains(&status), "{method} {path}: {status} {body}");
         }
     }
+    let (status, body) = ask("PUT", "/api/v1/sessions/ann-one");
+    assert!(status == 405 && body.contains("not for this path"), "{status} {body}");
+    let declared = &document["paths"]["/api/v1/sessions/{name}"]["get"]["responses"]["405"];
+    assert!(declared.is_object(), "{declared}");
+    let view = &document["components"]["schemas"]["Status"]["properties"]["conditions"];
+    assert_eq!(view["items"]["$ref"], "#/components/schemas/Condition", "{view}");
     let verbs = "stop start restart suspend resume sync hydrate";
     let mut promised: Vec<String> =
         verbs.split(' ').map(|verb| format!("POST /api/v1/sessions/{{name}}/{verb}")).collect();

@@ -31,6 +31,13 @@ fn document(address: &str, token: &str) -> Value {
             }
         }
     }
+    // What is answered has no field that its type does not tell of.
+    for schema in document["components"]["schemas"].as_object_mut().unwrap().values_mut() {
+        let schema = schema.as_object_mut().unwrap();
+        if schema.contains_key("properties") {
+            schema.insert("additionalProperties".to_owned(), json!(false));
+        }
+    }
     document
 }
 
@@ -46,7 +53,7 @@ fn the_api_does_as_its_document_says_whatever_is_asked() {
     std::fs::write(&file, document(&address, &token).to_string()).unwrap();
     let judge = run("scripts/linters", &["schemathesis"]);
     let checks = "not_a_server_error,status_code_conformance,response_schema_conformance,\
-                  content_type_conformance";
+                  content_type_conformance,unsupported_method";
     let said = Command::new("timeout")
         .args(["60", judge.trim(), "run", file.to_str().unwrap()])
         .args(["--url", &format!("http://{address}")])
