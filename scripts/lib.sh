@@ -58,6 +58,20 @@ install() {
     "${missing[@]}" >&2 || die "could not install ${missing[*]}" "apt-get's words are above"
 }
 
+# A server for ssh, for tests of repositories. Where it is new it is neither started nor enabled.
+install_sshd() {
+  [ -x /usr/sbin/sshd ] && return
+  local policy=/usr/sbin/policy-rc.d made=0
+  if [ ! -e $policy ]; then
+    printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
+    as_root chmod 755 $policy
+    made=1
+  fi
+  install openssh-server
+  if [ $made -eq 1 ]; then as_root rm -f $policy; fi
+  if [ -d /run/systemd/system ]; then as_root systemctl disable --quiet ssh.service ssh.socket || true; fi
+}
+
 # What building needs beside Rust: a C compiler (ring), OpenSSL's headers (a crate compiled and never used).
 install_build_tools() {
   command -v cargo >/dev/null || PATH=$HOME/.cargo/bin:$PATH

@@ -108,6 +108,10 @@ pub struct Git {
     pub verify: Option<PathBuf>,
     /// User names and passwords.
     pub credentials: Option<PathBuf>,
+    /// `git.sshKey`.
+    pub ssh_key: Option<PathBuf>,
+    /// `git.knownHosts`.
+    pub known_hosts: Option<PathBuf>,
 }
 
 /// `s3`.
@@ -300,6 +304,8 @@ impl Config {
                 interval: Duration::from_secs(30),
                 verify: None,
                 credentials: None,
+                ssh_key: None,
+                known_hosts: None,
             },
             state: base.join("state"),
             workspaces: PathBuf::from("/var/lib/docket/workspaces"),

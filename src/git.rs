@@ -56,6 +56,10 @@ pub struct Options {
     pub verify: Option<PathBuf>,
     /// A file with user names and passwords, as git-credential-store(1) has it.
     pub credentials: Option<PathBuf>,
+    /// The private key that ssh shows. `None`: those of the user that docket runs as.
+    pub ssh_key: Option<PathBuf>,
+    /// The host keys that ssh believes. `None`: those that this user and machine know.
+    pub known_hosts: Option<PathBuf>,
 }
 
 impl Options {

@@ -208,6 +208,8 @@ fn specs(config: &Config, bounds: watch::Receiver<Bounds>) -> Result<Specs, Fail
         interval: config.git.interval,
         verify: config.git.verify.clone(),
         credentials: config.git.credentials.clone(),
+        ssh_key: config.git.ssh_key.clone(),
+        known_hosts: config.git.known_hosts.clone(),
     };
     let cache = options.cache.clone();
     let (follower, origin) = Follower::open(options, bounds)

@@ -41,6 +41,8 @@ pub const KEYS: &[Key] = &[
     one("git.interval", "TIME", "Between two looks at the repository [default: 30s]"),
     one("git.verify", "FILE", "Who may sign commits: allowed signers of ssh, or a GnuPG home"),
     one("git.credentials", "FILE", "User and password, as git-credential-store has it"),
+    one("git.sshKey", "FILE", "Private key for git+ssh [default: those of docket's user]"),
+    one("git.knownHosts", "FILE", "Host keys for git+ssh [default: those of docket's user]"),
     one("state", "DIR", "Ledger and socket [default: state]"),
     one("workspaces", "DIR", "Root of all workspaces [default: /var/lib/docket/workspaces]"),
     one("store", "URL", "file:/path or s3://bucket/prefix [default: file:/var/lib/docket/objects]"),

@@ -103,7 +103,7 @@ trash: {keep: 7d}
 listen: ""
 http: {read: token}
 log: {level: info, format: text}
-git: {interval: 30s, verify: "", credentials: ""}
+git: {interval: 30s, verify: "", credentials: "", sshKey: "", knownHosts: ""}
 "#;
     let mut config = load(Some(text), &[], &[]).unwrap();
     assert!(config.file.take().is_some());

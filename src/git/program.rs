@@ -46,7 +46,6 @@ const TOLD: &[(&str, &str)] = &[
     ("GIT_NO_REPLACE_OBJECTS", "1"),
     ("GIT_NO_LAZY_FETCH", "1"),
     ("GIT_OPTIONAL_LOCKS", "0"),
-    ("GIT_SSH_COMMAND", "ssh -oBatchMode=yes -oConnectTimeout=20"),
     ("GIT_SSH_VARIANT", "ssh"),
 ];
 /// Settings of every call.
@@ -126,15 +125,19 @@ impl Git {
     pub(super) fn new(repository: &Path, options: &Options) -> Git {
         let mut settings: Vec<OsString> = SETTINGS.iter().map(Into::into).collect();
         if let Some(file) = &options.credentials {
-            // Git reads this one as shell words: the quotes keep the path one.
+            // The shell reads this one: the quotes keep the path one.
             let path = file.display().to_string().replace('\'', "'\\''");
-            settings.push(format!("credential.helper=store --file='{path}'").into());
+            // It only ever reads: git's own would take out of the file what a server once refused.
+            let get = format!("git credential-store --file='{path}' get");
+            let helper = format!("!f() {{ test \"$1\" != get || {get}; }}; f");
+            settings.push(format!("credential.helper={helper}").into());
         }
         let mut env: Vec<(OsString, OsString)> = KEPT
             .iter()
             .filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?)))
             .collect();
         env.extend(TOLD.iter().map(|(name, value)| (name.into(), value.into())));
+        env.push(("GIT_SSH_COMMAND".into(), ssh(options).into()));
         // Instead of every `protocol.*.allow`, also in what git itself starts.
         env.push(("GIT_ALLOW_PROTOCOL".into(), options.remote.transport.word().into()));
         Git { repository: repository.to_owned(), settings, env }
@@ -219,9 +222,60 @@ async fn heard(from: Option<impl AsyncRead + Unpin>, most: u64) -> std::io::Resu
     Ok(kept)
 }
 
+/// How ssh is called: nobody is asked, and with a key and known hosts of its own only those count.
+fn ssh(options: &Options) -> String {
+    let mut command = "ssh -oBatchMode=yes -oConnectTimeout=20".to_owned();
+    // Git gives this to a shell, and ssh reads each value as words with its own signs.
+    let mut option = |name: &str, file: &Path| {
+        let file = file
+            .display()
+            .to_string()
+            .replace('%', "%%")
+            .replace('\\', r"\\")
+            .replace('"', r#"\""#);
+        let value = format!("-o{name}=\"{file}\"").replace('\'', "'\\''");
+        command.push_str(&format!(" '{value}'"));
+    };
+    if let Some(file) = &options.ssh_key {
+        option("IdentityFile", file);
+    }
+    if let Some(file) = &options.known_hosts {
+        option("UserKnownHostsFile", file);
+    }
+    if options.ssh_key.is_some() {
+        command.push_str(" -oIdentitiesOnly=yes -oIdentityAgent=none");
+    }
+    if options.known_hosts.is_some() {
+        command.push_str(" -oGlobalKnownHostsFile=/dev/null -oStrictHostKeyChecking=yes");
+    }
+    command
+}
+
+/// What ssh makes many lines of, and a person should not skip: it does not believe the server.
+fn disbelieved(told: &str) -> Option<String> {
+    let line = |part: &str| told.lines().map(str::trim).find(|line| line.contains(part));
+    line("Host key verification failed")?;
+    let changed = line("REMOTE HOST IDENTIFICATION HAS CHANGED").is_some();
+    Some(if changed {
+        let shown = line("SHA256:").unwrap_or("its fingerprint is not told").trim_end_matches('.');
+        let known = line("Offending").unwrap_or("see the known hosts");
+        format!(
+            "the server shows another host key than the known one, so somebody may stand in between: it shows {shown}; \
+             {known}; if its owner says that it changed, put the new one there (git.knownHosts)"
+        )
+    } else {
+        "the server's host key is not known: put it into the known hosts (git.knownHosts), as its owner tells it or \
+         ssh-keyscan shows it"
+            .to_owned()
+    })
+}
+
 /// What git complained about on one line, without its usual beginnings and advice.
 fn complaint(told: &[u8], status: std::process::ExitStatus) -> String {
     let told = String::from_utf8_lossy(told);
+    if let Some(text) = disbelieved(&told) {
+        return text;
+    }
     let lines = told.lines().map(str::trim).filter(|line| !line.is_empty());
     let bare = lines.filter(|line| !line.starts_with("hint:")).map(|line| {
         line.strip_prefix("fatal: ").or_else(|| line.strip_prefix("error: ")).unwrap_or(line)
@@ -248,5 +302,60 @@ impl Drop for Group {
         if let Some(pid) = self.0 {
             let _they_ended_already = kill_process_group(pid, Signal::KILL);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+
+    use expect_test::{Expect, expect};
+
+    use super::{Options, complaint, ssh};
+    use crate::git::Remote;
+
+    #[expect(clippy::needless_pass_by_value, reason = "as expect_test is used")]
+    fn check(told: &str, expected: Expect) {
+        let status = std::process::ExitStatus::from_raw(128 << 8);
+        expected.assert_eq(&complaint(told.as_bytes(), status));
+    }
+
+    #[test]
+    fn a_server_that_is_not_believed_is_told_in_words_of_our_own() {
+        check(
+            "@@@@@@@@@\n@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\n@@@@@@@@@\n\
+             IT IS POSSIBLE THAT SOMEONE IS DOING SOMETHING NASTY!\n\
+             The fingerprint for the ED25519 key sent by the remote host is\nSHA256:abc.\n\
+             Offending ED25519 key in /etc/docket/hosts:1\n\
+             Host key verification failed.\nfatal: Could not read from remote repository.\n",
+            expect![
+                "the server shows another host key than the known one, so somebody may stand in between: it shows SHA256:abc; Offending ED25519 key in /etc/docket/hosts:1; if its owner says that it changed, put the new one there (git.knownHosts)"
+            ],
+        );
+        check(
+            "No ED25519 host key is known for [x]:22 and you have requested strict checking.\n\
+             Host key verification failed.\nfatal: Could not read from remote repository.\n",
+            expect![
+                "the server's host key is not known: put it into the known hosts (git.knownHosts), as its owner tells it or ssh-keyscan shows it"
+            ],
+        );
+        check("fatal: a\nhint: b\n\nerror: c\n", expect!["a; c"]);
+    }
+
+    #[test]
+    fn ssh_gets_its_files_as_one_word_each() {
+        let file = |name: &str| Some(std::path::PathBuf::from(name));
+        let options = Options {
+            remote: Remote::parse("git+ssh://git@host/r.git").unwrap(),
+            cache: "c".into(),
+            interval: std::time::Duration::from_secs(1),
+            verify: None,
+            credentials: None,
+            ssh_key: file("/etc/it's 5% \"k\""),
+            known_hosts: file("/etc/hosts"),
+        };
+        expect![[r#"ssh -oBatchMode=yes -oConnectTimeout=20 '-oIdentityFile="/etc/it'\''s 5%% \"k\""' '-oUserKnownHostsFile="/etc/hosts"' -oIdentitiesOnly=yes -oIdentityAgent=none -oGlobalKnownHostsFile=/dev/null -oStrictHostKeyChecking=yes"#]].assert_eq(&ssh(&options));
+        let options = Options { ssh_key: None, known_hosts: None, ..options };
+        expect!["ssh -oBatchMode=yes -oConnectTimeout=20"].assert_eq(&ssh(&options));
     }
 }

@@ -179,6 +179,8 @@ impl Rig {
             interval: Duration::from_hours(1),
             verify: None,
             credentials: None,
+            ssh_key: None,
+            known_hosts: None,
         };
         adjust(&mut options);
         let (_bounds, within) = watch::channel(Bounds::default());

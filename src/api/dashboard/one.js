@@ -31,6 +31,7 @@ const facts = ({metadata, spec, status}) => {
     ["User / case", `${spec.user} / ${spec.case}`],
     ["Class", spec.class],
     ["Source", status.source],
+    ["Revision", status.sourceRevision?.slice(0, 12)],
     ["Generation", `${status.observedGeneration} of ${metadata.generation}`],
     ["Container", container && `${container.name} (${container.id}), ${container.state}, started ${ago(container.startedAt)} ago`],
     ["Last end", end && `${end.reason}, exit code ${end.exitCode ?? "unknown"}, ${ago(end.finishedAt)} ago`],

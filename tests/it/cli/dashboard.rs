@@ -66,6 +66,23 @@ fn a_checker_finds_nothing_that_keeps_anybody_out() {
 }
 
 #[test]
+fn a_session_s_details_tell_the_commit_its_spec_is_from() {
+    let fake = Fake::start();
+    let mut one = view("ann-one", "Running", "True");
+    one.status.source_revision = Some("01952d84e2b13041c544456b8dd752cdec3b38d6".to_owned());
+    fake.put(one);
+    fake.put(view("bob-two", "Running", "True"));
+    let browser = Browser::open();
+    enter(&browser, &fake);
+    browser.see("#rows", "bob-two");
+    browser.click("#rows button");
+    browser.see("#facts", "Revision\n01952d84e2b1\n");
+    browser.click("#rows tr:nth-child(2) button");
+    browser.see("#one-title", "bob-two");
+    assert!(!browser.text("#facts").contains("Revision"), "it is of no repository");
+}
+
+#[test]
 fn a_keyboard_is_enough() {
     let fake = Fake::start();
     fake.put(view("ann-one", "Running", "True"));

@@ -1,5 +1,7 @@
 //! Specs in a repository: what is merged runs, and whatever else happens to the repository ends
-//! nothing. With the real git program.
+//! nothing. With the real git program; how it comes over the network is in `transports`.
+
+mod transports;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
