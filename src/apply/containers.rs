@@ -154,6 +154,7 @@ where
         self.change(|record| {
             record.intent = None;
             record.paused = None;
+            record.ran_since = record.ran_since.or(Some(now));
             record.restarts += u32::from(restart);
             if !restart {
                 record.restart_after = record.restart_after.filter(|n| *n >= record.attempt);

@@ -65,7 +65,7 @@ where
                 });
                 record.rolled_back = None;
                 record.retired = None;
-                record.active_since = Some(now);
+                record.activate(now);
             }
         })
         .await?;
@@ -160,6 +160,7 @@ where
             }
             Action::NoteReady { generation } => {
                 record.ready_since = record.ready_since.or(Some(now));
+                record.ran_since = record.ran_since.or(Some(now));
                 record.ready_generation = *generation;
                 record.last_good = None;
                 record

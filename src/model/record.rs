@@ -65,6 +65,9 @@ pub struct Record {
     pub retired: Option<Retired>,
     /// When its container was last started on request or for a new generation.
     pub active_since: Option<Timestamp>,
+    /// When a container of it was first started since then; its age counts from here.
+    #[serde(default)]
+    pub ran_since: Option<Timestamp>,
     /// docket itself paused the container, and why.
     pub paused: Option<Reason>,
     /// `docket stop|start`: wins over the file until the opposite, or until the file changes it.
@@ -304,6 +307,7 @@ impl Record {
             ready_generation: 0,
             retired: None,
             active_since: Some(now),
+            ran_since: None,
             paused: None,
             state_override: None,
             suspend_override: None,
@@ -315,6 +319,12 @@ impl Record {
             source_unseen: false,
             transitions: BTreeMap::new(),
         }
+    }
+
+    /// Its time begins anew: its age counts from now if it is ready, else from its next start.
+    pub fn activate(&mut self, now: Timestamp) {
+        self.active_since = Some(now);
+        self.ran_since = self.ready_since.map(|_| now);
     }
 
     /// The state wanted now: the override if there is one, else the spec's.

@@ -355,13 +355,14 @@ where
                 Verb::Start => {
                     record.state_override = over(DesiredState::Running, state, now);
                     record.retired = None;
-                    record.active_since = Some(now);
+                    record.activate(now);
                     begin_anew(record);
                 }
                 Verb::Restart => {
                     record.restart_after = Some(record.attempt);
                     record.applied.image = None;
-                    record.active_since = Some(now);
+                    record.activate(now);
+                    record.ran_since = None;
                     begin_anew(record);
                 }
                 Verb::Suspend => record.suspend_override = over(true, suspend, now),

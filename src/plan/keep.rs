@@ -113,10 +113,12 @@ fn expiry(view: &View<'_>) -> Option<Timestamp> {
     expires_at(view.record)
 }
 
-/// When its age is over, if it has one.
+/// When its age is over, if it has one: what waited for a place or an image did not age.
 pub fn expires_at(record: &Record) -> Option<Timestamp> {
     let age = record.applied.resolved.lifetime.max_age;
-    let since = record.active_since.filter(|_| !age.is_zero())?;
+    // A record of before this was noted has a container that is ready, and no such time.
+    let before = || record.active_since.filter(|_| record.ready_since.is_some());
+    let since = record.ran_since.or_else(before).filter(|_| !age.is_zero())?;
     since.checked_add_signed(delta(age))
 }
 

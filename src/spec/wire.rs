@@ -350,7 +350,7 @@ section!(
 section!(
     /// `spec.lifetime`; 0s: never.
     LifetimeSection {
-        /// Since admission or the last start. Default: 0s.
+        /// From its first start after admission, `docket start` or a new generation; what waits does not age. Default: 0s.
         max_age: Option<Span<true>>,
         /// Since the last sign of use: traffic beyond docket's own probes, 5 % of a core, or a file
         /// of the workspace that changed. Default: 0s.

@@ -409,6 +409,7 @@ impl Life {
         (detail.started_at, detail.finished_at, detail.exit_code) = (Some(now), None, None);
         let record = self.record(session).unwrap();
         (record.intent, record.paused) = (None, None);
+        record.ran_since = record.ran_since.or(Some(now));
         record.restarts += u32::from(restart);
         if !restart {
             record.restart_after = record.restart_after.filter(|n| *n >= record.attempt);

@@ -242,6 +242,23 @@ fn max_age_ends_the_container_and_keeps_the_rest() {
 }
 
 #[test]
+fn a_session_does_not_age_while_it_waits_for_its_first_start() {
+    check(
+        "class maxage=3600
+         policy starts=1
+         want ann-one
+         record ann-one port=8001 active=10:00:00 waits
+         want bob-two
+         record bob-two port=8002 active=11:30:00
+         container bob-two running port=8002 probed=1",
+        expect![[r#"
+            ann-one is Pending: limits.concurrentStarts (1) is reached: place 1 in the queue
+            bob-two is Starting: its container has not answered yet
+        "#]],
+    );
+}
+
+#[test]
 fn f46_a_clock_that_jumps_ends_one_session_a_look() {
     check(
         "class maxage=3600

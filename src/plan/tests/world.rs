@@ -11,7 +11,7 @@
 //! refused   ann-one LimitExceeded
 //! held      ann-one PruneGuard prune
 //! gone      ann-one
-//! record    ann-one bare | port=8001 attempt=1 ready=11:50:00 fail=Run*3:Error@11:59:00+60 ...
+//! record    ann-one bare | waits | port=8001 attempt=1 ready=11:50:00 fail=Run*3:Error@11:59:00+60 ...
 //! workspace ann-one missing | replaced | unseen
 //! container ann-one running attempt=1 port=8001 passing | failing=3 probed=30 idle=60 used=11:59:00 exit=1 ...
 //! ```
@@ -279,6 +279,8 @@ fn record(session: &str, words: &Words, class: &Words, now: Timestamp) -> Record
     let mut record = Record::admit(uid(session), applied(session, words, class), source, now);
     record.created_at = at("10:00:00");
     record.active_since = Some(words.time("active").unwrap_or(at("10:00:00")));
+    record.ran_since =
+        (!words.has("bare") && !words.has("waits")).then_some(record.active_since).flatten();
     record.port = words.number("port");
     if words.has("unpinned") || words.has("bare") {
         record.applied.image = None;

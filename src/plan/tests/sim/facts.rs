@@ -32,7 +32,7 @@ pub(super) fn adopt(
             matches!(operation, Operation::Sync | Operation::Stop | Operation::Remove)
         });
         (record.rolled_back, record.retired) = (None, None);
-        record.active_since = Some(now);
+        record.activate(now);
     }
 }
 
@@ -94,6 +94,7 @@ pub(super) fn note_fact(record: &mut Record, action: &Action, now: Timestamp) {
         }
         Action::NoteReady { generation } => {
             record.ready_since = record.ready_since.or(Some(now));
+            record.ran_since = record.ran_since.or(Some(now));
             record.ready_generation = *generation;
             record.last_good = None;
             record.failures.retain(|op, _| matches!(op, Operation::Run | Operation::Sync));
