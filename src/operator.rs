@@ -39,7 +39,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::apply::{Doors, Ran};
 use crate::model::{
-    Action, ContainerId, Event, Health, Look, Record, SessionName, SessionPlan, Space, Timestamp,
+    Action, ClassName, ContainerId, Event, Health, Look, Record, SessionName, SessionPlan, Space,
+    Timestamp,
 };
 use crate::observe::{Full, One};
 use crate::plan::{Policy, Scarce, Session, Use, Want};
@@ -199,6 +200,8 @@ pub struct Operator<E, O, W, L, P, C> {
     records_changed: bool,
     /// What is scarce, and who takes it.
     scarce: Scarce,
+    /// Classes of which an update was done since the last pass.
+    updated: BTreeSet<ClassName>,
     index: index::Index,
     clocks: Clocks,
     /// Whose turn comes next of those that nothing happens to.
@@ -270,6 +273,7 @@ where
             applied: rebuilt.applied,
             records_changed: false,
             scarce: Scarce::default(),
+            updated: BTreeSet::new(),
             index: index::Index::default(),
             clocks: Clocks::default(),
             turn: None,

@@ -32,7 +32,7 @@ use crate::model::{
 
 pub use container::{classify_end, expected_hash};
 pub use idle::{Sight, Use, look_every, use_between};
-pub use keep::expires_at;
+pub use keep::{awaits_update, expires_at};
 pub use room::{MinFree, NoRoom, Room};
 pub use scarce::Scarce;
 

@@ -6,9 +6,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::model::{SessionName, Timestamp};
+use crate::model::{ClassName, SessionName, Timestamp};
 
 use super::Live;
+
+/// So many of those that wait for a class's update are looked at when one is done: enough to find
+/// some that can begin. A pass stays cheap among thousands, and the tick finds the others.
+const NEXT: usize = 32;
 
 /// Sessions by what the loop looks for.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +27,9 @@ pub(super) struct Index {
     pub(super) queued: BTreeSet<SessionName>,
     /// They are not at rest.
     pub(super) unsettled: BTreeSet<SessionName>,
+    /// They wait for their turn to get a changed class.
+    updates: BTreeSet<(ClassName, SessionName)>,
+    update_of: BTreeMap<SessionName, ClassName>,
     /// Files of theirs are to be fetched in the background.
     pub(super) backlogs: BTreeSet<SessionName>,
 }
@@ -39,7 +46,27 @@ impl Index {
         mark(&mut self.busy, name, live.is_some_and(|live| live.main.is_some()));
         mark(&mut self.queued, name, live.is_some_and(|live| live.plan.queue.is_some()));
         mark(&mut self.unsettled, name, live.is_some_and(|live| !super::pass::is_settled(live)));
+        self.set_update(name, live.and_then(|live| crate::plan::awaits_update(&live.session)));
         mark(&mut self.backlogs, name, record.is_some_and(crate::apply::wants_prefetch));
+    }
+
+    fn set_update(&mut self, name: &SessionName, class: Option<&ClassName>) {
+        if self.update_of.get(name) == class {
+            return;
+        }
+        if let Some(before) = self.update_of.remove(name) {
+            self.updates.remove(&(before, name.clone()));
+        }
+        if let Some(class) = class {
+            self.updates.insert((class.clone(), name.clone()));
+            self.update_of.insert(name.clone(), class.clone());
+        }
+    }
+
+    /// Who is next to get a changed class, in the order of names.
+    pub(super) fn next_updates(&self, class: &ClassName) -> impl Iterator<Item = &SessionName> {
+        let of = self.updates.iter().skip_while(move |(other, _)| other < class);
+        of.take_while(move |(other, _)| other == class).take(NEXT).map(|(_, name)| name)
     }
 
     fn set_times(&mut self, name: &SessionName, wall: Option<Timestamp>, tick: Option<Instant>) {

@@ -45,9 +45,18 @@ where
         // Whatever changed may have moved the queue.
         self.dirty.extend(self.index.queued.iter().cloned());
         let began = Instant::now();
-        let dirty = std::mem::take(&mut self.dirty);
+        let mut dirty = std::mem::take(&mut self.dirty);
         for name in &dirty {
             self.refresh(name);
+        }
+        // An update is done: those that wait for their turn need no tick.
+        for class in std::mem::take(&mut self.updated) {
+            let next = self.index.next_updates(&class).filter(|name| !dirty.contains(*name));
+            let next: Vec<SessionName> = next.cloned().collect();
+            for name in &next {
+                self.refresh(name);
+            }
+            dirty.extend(next);
         }
         let decided = self.decide(&dirty);
         for (name, plan) in decided {
@@ -103,7 +112,7 @@ where
         let live = self.live.get(name);
         let underway = live.filter(|live| live.main.is_some()).map(|live| &live.plan.actions[..]);
         let session = live.map(|live| &live.session);
-        self.scarce.heed(name, session, underway.unwrap_or_default());
+        self.updated.extend(self.scarce.heed(name, session, underway.unwrap_or_default()));
     }
 
     /// The steps that runners take right now.
@@ -507,7 +516,7 @@ where
             if let Some(record) = self.live.remove(name).and_then(|live| live.session.record) {
                 self.doors.lanes.forget(&record.uid);
             }
-            self.scarce.heed(name, None, &[]);
+            self.updated.extend(self.scarce.heed(name, None, &[]));
             self.index.heed(name, None);
             if self.wants.ended(name) {
                 self.keep_confirmed();

@@ -2,13 +2,13 @@
 //! is there to what that spec says.
 
 use crate::model::{
-    Action, Applied, Container, ContainerState, DesiredState, Look, Network, Operation, Phase,
-    Reason, Record, Rollout, SessionPlan, SyncKind, Timestamp,
+    Action, Applied, ClassName, Container, ContainerState, DesiredState, Look, Network, Operation,
+    Phase, Reason, Record, Rollout, SessionPlan, SyncKind, Timestamp,
 };
 
 use super::container::{self, Own};
 use super::scarce::{NoPort, Scarce};
-use super::{Closed, View, Want, held, idle, steps, unseen};
+use super::{Closed, Session, View, Want, held, idle, steps, unseen};
 
 /// Lifetimes that are over are ended one after the other, so far apart.
 const NEXT_EXPIRY: chrono::TimeDelta = chrono::TimeDelta::seconds(1);
@@ -174,6 +174,22 @@ fn adoption(view: &View<'_>, scarce: &mut Scarce, own: &Own<'_>) -> Option<Sessi
         }
     }
     Some(adopt(view, (**resolved).clone(), class_hash.clone()))
+}
+
+/// The changed class that waits for its turn to come into a running session (`rollout: Immediate`),
+/// as far as its sources and its record tell.
+pub fn awaits_update(one: &Session) -> Option<&ClassName> {
+    let (Want::Present { object, class_hash, resolved: Ok(resolved), .. }, Some(record)) =
+        (&one.want, &one.record)
+    else {
+        return None;
+    };
+    let applied = &record.applied;
+    let waits = *class_hash != applied.class_hash
+        && object.hash == applied.object.hash
+        && resolved.update.rollout == Rollout::Immediate
+        && **resolved != applied.resolved;
+    waits.then_some(&resolved.class)
 }
 
 /// `docket restart` is about to make a new container.

@@ -62,9 +62,15 @@ impl Scarce {
     }
 
     /// Takes in what is known of a session now, and the steps that a runner takes for it; `None`:
-    /// nothing is left of it. What did not change is not counted again.
-    pub fn heed(&mut self, name: &SessionName, one: Option<&Session>, underway: &[Action]) {
-        self.tally.heed(name, one, underway);
+    /// nothing is left of it. What did not change is not counted again. Returns the class that a
+    /// changed spec is no longer on its way from into this session: the next may have its turn.
+    pub fn heed(
+        &mut self,
+        name: &SessionName,
+        one: Option<&Session>,
+        underway: &[Action],
+    ) -> Option<ClassName> {
+        self.tally.heed(name, one, underway)
     }
 
     /// A pass begins: what the last one handed out is in the records by now, or is under way, or

@@ -126,27 +126,40 @@ impl Share {
         }
         share
     }
+
+    /// The class that comes into it, or is about to.
+    fn updates(&self) -> Option<&ClassName> {
+        self.updating.as_ref().or(self.under_way.updating.as_ref())
+    }
 }
 
 impl Tally {
     /// Takes in what is known of a session now, and the steps that a runner takes for it; `None`:
-    /// nothing is left of it.
-    pub(super) fn heed(&mut self, name: &SessionName, one: Option<&Session>, underway: &[Action]) {
+    /// nothing is left of it. Returns the class that it was the update of and is not any more.
+    pub(super) fn heed(
+        &mut self,
+        name: &SessionName,
+        one: Option<&Session>,
+        underway: &[Action],
+    ) -> Option<ClassName> {
         let share = one.map(|one| Share::of(one, underway)).unwrap_or_default();
         if self.shares.get(name) == Some(&share) {
-            return;
+            return None;
         }
         #[cfg(feature = "testing")]
         if share.leased.is_none() && super::planted::counts_stale() {
-            return;
+            return None;
         }
+        let mut updated = None;
         if let Some(before) = self.shares.remove(name) {
+            updated = before.updates().filter(|class| Some(*class) != share.updates()).cloned();
             self.forget(name, before);
         }
         if share != Share::default() {
             self.add(name, &share);
             self.shares.insert(name.clone(), share);
         }
+        updated
     }
 
     fn add(&mut self, name: &SessionName, share: &Share) {

@@ -19,6 +19,10 @@ use super::run::converge;
 use super::site::{Site, Specs, Wish, names};
 
 fn site(first_cut: u64, ports: (u16, u16)) -> Arc<Site> {
+    site_with(first_cut, ports, Duration::from_secs(5))
+}
+
+fn site_with(first_cut: u64, ports: (u16, u16), tick: Duration) -> Arc<Site> {
     let clock = FakeClock::new(7);
     let machine = Machine::new(clock.clone(), &[("app:v1", "1000"), ("app:v2", "1000")]);
     let site = Arc::new(Site {
@@ -38,6 +42,7 @@ fn site(first_cut: u64, ports: (u16, u16)) -> Arc<Site> {
         forgetful: false,
         first_cut: Some(first_cut),
         ports,
+        tick,
     });
     super::scenario::prepare(&site.machine, std::slice::from_ref(&site));
     let watched = Arc::clone(&site);
@@ -174,6 +179,35 @@ fn f49_many_sessions_that_flap_do_not_hold_up_the_others_and_leak_no_port() {
             }
         });
         converge(&site.sky, std::slice::from_ref(&site)).await;
+        over.cancel();
+        let wrongs = site.wrongs.lock().unwrap().clone();
+        assert_eq!(wrongs, Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_changed_class_goes_on_to_the_next_as_soon_as_one_is_ready() {
+    const MANY: usize = 6;
+    on_paused_time(async {
+        // No tick helps.
+        let site = site_with(0, (8201, 8200 + MANY as u16), Duration::from_hours(24));
+        let over = CancellationToken::new();
+        tokio::spawn(Arc::clone(&site).live(over.clone()));
+        edit(&site, |specs| {
+            for number in 0..MANY {
+                specs.wishes.insert(format!("s{number}"), wish(number, None));
+            }
+        });
+        sleep(Duration::from_mins(5)).await;
+        edit(&site, |specs| specs.class = 1);
+        sleep(Duration::from_mins(10)).await;
+        let handle = site.handle.lock().unwrap().clone().unwrap();
+        let views = handle.sessions.borrow().clone();
+        assert_eq!(views.len(), MANY);
+        for view in views.values() {
+            let container = view.status.container.as_ref().unwrap();
+            assert_eq!(container.attempt, 2, "{} waits: {}", view.metadata.name, view.status.plan);
+        }
         over.cancel();
         let wrongs = site.wrongs.lock().unwrap().clone();
         assert_eq!(wrongs, Vec::<String>::new());

@@ -69,6 +69,7 @@ async fn story(config: &Config) -> Outcome {
     let forgetful = sky.below(8) == 0;
     let site = |name| {
         Arc::new(Site {
+            tick: Duration::from_secs(5),
             name,
             sky: Arc::clone(&sky),
             clock: clock.clone(),

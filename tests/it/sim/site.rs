@@ -52,6 +52,8 @@ pub struct Specs {
     pub broken: Option<String>,
     /// The directory cannot be read right now.
     pub trouble: bool,
+    /// How often the class was edited.
+    pub class: u32,
 }
 
 /// One installation.
@@ -76,6 +78,7 @@ pub struct Site {
     pub first_cut: Option<u64>,
     /// First and last host port.
     pub ports: (u16, u16),
+    pub tick: Duration,
 }
 
 /// How a life ended.
@@ -105,7 +108,7 @@ impl Site {
     fn listing(&self) -> Sources {
         let specs = self.specs.lock().unwrap();
         let mut files = BTreeMap::new();
-        files.insert("legal.yaml".to_owned(), file("legal.yaml", &class()));
+        files.insert("legal.yaml".to_owned(), file("legal.yaml", &class(specs.class)));
         for (name, wish) in &specs.wishes {
             let path = format!("{name}.yaml");
             let parsed = if specs.broken.as_deref() == Some(name) {
@@ -135,7 +138,7 @@ impl Site {
                 max_starts: 2,
                 min_free: MinFree::Percent(5.0),
             },
-            tick: Duration::from_secs(5),
+            tick: self.tick,
             prune: PruneGuard { at_least: 10, percent: 50 },
             workspaces: PathBuf::from("/ws"),
             trash_keep: Duration::from_hours(7 * 24),
@@ -320,11 +323,13 @@ fn file(path: &str, text: &str) -> SourceFile {
     })
 }
 
-fn class() -> String {
+fn class(edits: u32) -> String {
+    let env = if edits > 0 { json!({"CLASS": edits.to_string()}) } else { json!({}) };
     json!({
         "apiVersion": "docket.dev/v1", "kind": "SessionClass", "metadata": {"name": "legal"},
         "spec": {
-            "container": {"image": "app:v1"},
+            "container": {"image": "app:v1", "env": env},
+            "update": {"rollout": "Immediate", "maxConcurrent": 1},
             "workspace": {"folders": ["drafts"], "files": {"large": "Eager"}}
         }
     })
