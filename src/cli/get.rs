@@ -227,8 +227,11 @@ pub(super) fn draw(
         return views.iter().map(|view| format!("session/{}\n", view.metadata.name)).collect();
     }
     let mut names = HEAD.to_vec();
+    let mut look = look;
     if format == Format::Wide {
         names.extend(WIDE);
+        // Whoever asks for all of it gets all of it, a line each, as kubectl does.
+        look.width = None;
     }
     let rows: Vec<Vec<Cell>> = views
         .iter()

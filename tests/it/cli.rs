@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 mod dashboard;
 mod http;
+mod terminal;
 
 /// What the scripted operator has been asked, as text.
 type Asked = Arc<Mutex<Vec<String>>>;
