@@ -24,7 +24,7 @@ use crate::operator::handle::{Ask, Handle};
 use crate::operator::{Operator, Settings, rebuild};
 use crate::probe::HttpProbe;
 use crate::workspace::Local;
-use crate::world::{Clock as _, Ledger as _, Meter, StoreError};
+use crate::world::{Clock as _, Engine as _, Ledger as _, Meter, StoreError};
 
 use super::Context;
 use super::exit::{Code, Failure, chain};
@@ -139,12 +139,18 @@ async fn start(config: &Config, shutdown: &CancellationToken) -> Result<Running,
     let gate = super::lazy::begin(&workspaces, store, lazily, Arc::clone(&meter)).await?;
     let ledger = Sled::open(&config.state).map_err(|error| Failure::failed(chain(&error)))?;
     let contents = ledger.load().await.map_err(|error| Failure::failed(chain(&error)))?;
-    if let Some(rebuilt) = &contents.rebuilt {
-        tracing::warn!(why = %rebuilt, "the ledger is new; records come back from their copies");
-    }
     let (book, rebuilt) = rebuild(ledger, &contents, &workspaces, WallClock.now())
         .await
         .map_err(|error| Failure::failed(chain(&error)))?;
+    if let Some(why) = &contents.rebuilt {
+        let containers = || async { engine.list().await.is_ok_and(|all| !all.is_empty()) };
+        let records = !book.by_name().is_empty() || !rebuilt.applied.is_empty();
+        if why != "new" || records || containers().await {
+            tracing::warn!(%why, "the ledger was lost; records come back from their copies");
+        } else {
+            tracing::info!("a first start: nothing is remembered yet");
+        }
+    }
     Box::pin(super::lazy::guard(gate.as_ref(), &engine, &workspaces, &book)).await?;
     if let Store::S3(s3) = objects.door() {
         tokio::spawn(sweep_uploads((**s3).clone()));

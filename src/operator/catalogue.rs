@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::{ClassName, ClassObject, Reason, Record, SessionName, SessionObject, Source};
-use crate::spec::{Object, SourceFile, Sources};
+use crate::spec::{BEING_WRITTEN, Object, SourceFile, Sources};
 
 /// Objects of one name and where each stands, in the order of their sources.
 type Listed<O> = Vec<(Arc<O>, Source)>;
@@ -61,6 +61,15 @@ impl Catalogue {
         }
         self.update_applied(applied, &mut touched);
         touched
+    }
+
+    /// Whether a file is not whole yet: what is in it will be known soon.
+    pub(super) fn is_being_written(&self) -> bool {
+        let is = |path: &String| match self.files.get(path) {
+            Some(SourceFile::Unreadable(error)) => error == BEING_WRITTEN,
+            _ => false,
+        };
+        self.broken.keys().any(is)
     }
 
     fn update_applied(&mut self, applied: &BTreeMap<String, String>, touched: &mut Touched) {

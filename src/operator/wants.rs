@@ -84,6 +84,9 @@ pub(super) struct Wants {
     stale: BTreeSet<SessionName>,
     /// Sessions with a record that no source names.
     missing: BTreeSet<SessionName>,
+    /// Sessions whose class is nowhere, and whether some file is being written that may have it.
+    classless: BTreeSet<SessionName>,
+    writing: bool,
     /// What is wrong, by where it is told, and what of it is news for the log.
     wrongs: BTreeMap<At, (String, Vec<String>)>,
     news: Vec<News>,
@@ -104,6 +107,8 @@ impl Wants {
             claims: Claims::default(),
             stale: BTreeSet::new(),
             missing: BTreeSet::new(),
+            classless: BTreeSet::new(),
+            writing: false,
             wrongs: BTreeMap::new(),
             news: Vec::new(),
             bounds: Bounds::default(),
@@ -346,7 +351,18 @@ impl Wants {
             let all = all.filter(|(_, candidates)| candidates.iter().any(of));
             anew.extend(all.map(|(name, _)| name.clone()));
         }
+        let writing = self.catalogue.is_being_written();
+        if writing != self.writing {
+            self.writing = writing;
+            anew.extend(self.classless.iter().cloned());
+        }
         for name in anew {
+            let listed = self.catalogue.sessions.get(&name).into_iter().flatten();
+            if listed.clone().any(|(one, _)| !self.classes.contains_key(&one.class)) {
+                self.classless.insert(name.clone());
+            } else {
+                self.classless.remove(&name);
+            }
             let want = self.catalogue.sessions.get(&name).map(|all| self.present(&name, all));
             self.stale.extend(self.claims.claim(&name, want.as_ref()));
             match want {
@@ -574,6 +590,13 @@ impl Wants {
             return held(Reason::DuplicateName, &message);
         };
         let class = self.classes.get(&object.class);
+        // A listing may have the session and not yet its class, above all the first one.
+        let told = self.wrongs.contains_key(&At::Session(name.clone()));
+        if class.is_none() && self.writing && !told {
+            let message =
+                format!("class `{}` may be in a file that is being written", object.class);
+            return held(Reason::SourceUnreadable, &message);
+        }
         let resolved = match class {
             None => Err(Refused {
                 reason: Reason::ClassNotFound,

@@ -149,6 +149,30 @@ fn what_is_wrong_with_the_sources_is_news_once_and_once_more_when_it_is_gone() {
 }
 
 #[test]
+fn a_session_waits_for_a_class_that_may_be_in_a_file_that_is_being_written() {
+    let mut scene = Scene::new();
+    let wait = SourceFile::Unreadable(BEING_WRITTEN.to_owned());
+    scene.write("a.yaml", &session("a", "one", "legal"));
+    scene.files.insert("class.yaml".to_owned(), wait.clone());
+    assert_eq!(scene.news(), "");
+    let name = SessionName::parse("a").unwrap();
+    assert!(matches!(*scene.wants.of(&name, None), Want::Held { .. }));
+    scene.write("class.yaml", &class("web"));
+    assert_eq!(scene.news(), "");
+    assert!(matches!(*scene.wants.of(&name, None), Want::Present { resolved: Ok(_), .. }));
+    scene.files.remove("class.yaml");
+    let missing = scene.news();
+    expect![[r#"
+        + a.yaml: session/a: ClassNotFound: there is no class `legal`
+    "#]]
+    .assert_eq(&missing);
+    scene.files.insert("other.yaml".to_owned(), wait);
+    assert_eq!(scene.news(), "", "what was told stays so");
+    scene.files.remove("other.yaml");
+    assert_eq!(scene.news(), "");
+}
+
+#[test]
 fn each_kind_of_trouble_is_told_where_it_stands() {
     let mut scene = Scene::new();
     scene.write("class.yaml", &class("web"));
