@@ -316,6 +316,7 @@ fn what_is_missing_is_explained_with_its_time() {
         What blocks it:
           Image failed 2 times in a row, last: no such host
           an override: not suspended by command
+          see to the registry; if it wants a login: `docker login` as the user that docket runs as
         What happens next:
           bob-one is Preparing: ImagePullFailed: no such host
           Image is tried again in 12s (20:10:12 UTC)
