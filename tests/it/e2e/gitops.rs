@@ -9,7 +9,7 @@ use std::process::Command;
 use super::rig::{Rig, class, session};
 
 /// A rig whose specs are in a repository; with the class `legal` in place and no operator yet.
-fn rig(name: &str, more: &str) -> (Rig, Repo) {
+pub(super) fn rig(name: &str, more: &str) -> (Rig, Repo) {
     let rig = Rig::with(name, &format!("git: {{interval: 1s{more}}}"));
     let repo = Repo { at: rig.path("repo") };
     std::fs::create_dir(&repo.at).unwrap();
@@ -19,8 +19,8 @@ fn rig(name: &str, more: &str) -> (Rig, Repo) {
     (rig, repo)
 }
 
-struct Repo {
-    at: PathBuf,
+pub(super) struct Repo {
+    pub(super) at: PathBuf,
 }
 
 impl Repo {
@@ -39,7 +39,7 @@ impl Repo {
     }
 
     /// Writes or removes a file and commits that; the commit's id.
-    fn commit(&self, file: &str, text: Option<&str>) -> String {
+    pub(super) fn commit(&self, file: &str, text: Option<&str>) -> String {
         self.stage(file, text);
         self.git(&["commit", "-q", "-m", "more"]);
         self.git(&["rev-parse", "HEAD"])
@@ -67,7 +67,7 @@ impl Repo {
 }
 
 /// The repository's row of `docket get sources -o json`.
-fn origin(rig: &Rig) -> serde_json::Value {
+pub(super) fn origin(rig: &Rig) -> serde_json::Value {
     let rows: serde_json::Value =
         serde_json::from_str(&rig.ok(&["get", "sources", "-o", "json"])).unwrap();
     rows[0]["git"].clone()
@@ -75,7 +75,7 @@ fn origin(rig: &Rig) -> serde_json::Value {
 
 /// Waits until the repository is in a state, and a commit is in force.
 #[track_caller]
-fn followed(rig: &mut Rig, state: &str, revision: &str) -> serde_json::Value {
+pub(super) fn followed(rig: &mut Rig, state: &str, revision: &str) -> serde_json::Value {
     rig.until(&format!("{revision} is in force, {state}"), |rig| {
         let origin = origin(rig);
         origin["state"] == state && origin["revision"] == revision
@@ -83,7 +83,7 @@ fn followed(rig: &mut Rig, state: &str, revision: &str) -> serde_json::Value {
     origin(rig)
 }
 
-const ONE: &str = "deploy/specs/one.yaml";
+pub(super) const ONE: &str = "deploy/specs/one.yaml";
 
 #[test]
 fn what_is_merged_runs_and_what_is_broken_or_away_ends_nothing() {

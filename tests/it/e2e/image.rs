@@ -3,11 +3,13 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use crate::docs::{blocks, page};
 
+use super::gitops;
 use super::lazy::{content, gate_pid, lazy};
-use super::rig::{Rig, run};
+use super::rig::{Rig, run, session};
 
 /// The container and the image of the test, gone with it.
 struct Contained {
@@ -46,17 +48,46 @@ fn words(rig: &Rig, contained: &Contained) -> Vec<String> {
     words
 }
 
+/// Builds the image, and starts it in a container of its own.
+fn contain(rig: &Rig, contained: &Contained, more: &[&str]) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/image/build");
+    let build = [more, &["--binary", env!("CARGO_BIN_EXE_docket"), &contained.image]].concat();
+    {
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _built = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        run(script.to_str().unwrap(), &build);
+    }
+    let words = words(rig, contained);
+    run("docker", &words.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+#[test]
+fn specs_in_a_repository_need_the_image_with_git_and_that_without_says_so() {
+    let (mut rig, repo) = gitops::rig("gitimage", "");
+    let first = repo.commit(gitops::ONE, Some(&session("ann-one", "ann", "one", "")));
+    let contained =
+        Contained { name: rig.installation.clone(), image: format!("{}:test", rig.installation) };
+    contain(&rig, &contained, &[]);
+    rig.answers();
+    rig.until("it is told that git is missing", |rig| {
+        let origin = gitops::origin(rig);
+        origin["state"] == "Unreachable" && origin["errors"].to_string().contains("install git")
+    });
+    run("docker", &["rm", "-f", &contained.name]);
+    contain(&rig, &contained, &["--git"]);
+    rig.answers();
+    gitops::followed(&mut rig, "Current", &first);
+    rig.ready("ann-one");
+}
+
 #[test]
 fn docket_runs_in_a_container_and_its_gate_outlives_it() {
     let large = content(41, 3 << 20);
     let mut rig = lazy("contained", &[("large.bin".to_owned(), large.clone())], "");
     let contained =
         Contained { name: rig.installation.clone(), image: format!("{}:test", rig.installation) };
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/image/build");
-    let binary = env!("CARGO_BIN_EXE_docket");
-    run(script.to_str().unwrap(), &["--binary", binary, &contained.image]);
+    contain(&rig, &contained, &[]);
     let words = words(&rig, &contained);
-    run("docker", &words.iter().map(String::as_str).collect::<Vec<_>>());
     rig.answers();
     rig.ready("ann-one");
     let guard = gate_pid(&rig).expect("there is a gate");
