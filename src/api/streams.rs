@@ -76,8 +76,12 @@ async fn tell_sessions(
     loop {
         // In this order: what a complete pass saw is in the snapshot that is read after it.
         let looked = passes.borrow_and_update().is_some();
-        let snapshot = Arc::clone(&snapshots.borrow_and_update());
-        for change in changes(&mut told, &snapshot, filter) {
+        // It is let go at once: the operator would copy it for its next change.
+        let found = {
+            let snapshot = Arc::clone(&snapshots.borrow_and_update());
+            changes(&mut told, &snapshot, filter)
+        };
+        for change in found {
             told_to.send(seen_by(reader, change)).await.ok()?;
         }
         if looked && !complete {
@@ -113,18 +117,22 @@ fn changes(
     filter: &Filter,
 ) -> Vec<Watched> {
     let mut found = Vec::new();
-    let here = |name: &SessionName| snapshot.get(name).filter(|view| filter.takes(view));
+    // What was told as it is now is not looked into: most are, at each change.
     told.retain(|name, before| {
-        let stays = here(name).is_some();
+        let here = snapshot.get(name);
+        let stays = here.is_some_and(|view| Arc::ptr_eq(before, view) || filter.takes(view));
         if !stays {
             found.push(Watched::Deleted(Arc::clone(before)));
         }
         stays
     });
-    for (name, view) in snapshot.iter().filter(|(_, view)| filter.takes(view)) {
+    for (name, view) in snapshot.iter() {
+        let known = told.get(name).is_some_and(|before| Arc::ptr_eq(before, view));
+        if known || !filter.takes(view) {
+            continue;
+        }
         match told.insert(name.clone(), Arc::clone(view)) {
             None => found.push(Watched::Added(Arc::clone(view))),
-            Some(before) if Arc::ptr_eq(&before, view) => (),
             Some(before) if before == *view => (),
             Some(before)
                 if before.metadata.uid != view.metadata.uid && !before.metadata.uid.is_empty() =>
