@@ -33,7 +33,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -105,6 +105,9 @@ enum Inner {
     Health { name: SessionName, id: ContainerId, started_at: Option<Timestamp>, health: Health },
 }
 
+/// How many looks at single sessions run side by side: a storm of events is none of looks, and some
+/// containers may hang.
+const LOOKS: usize = 64;
 /// How often the progress of a hydration is shown.
 const SHOWN_EVERY: Duration = Duration::from_millis(500);
 
@@ -158,7 +161,9 @@ struct Live {
     trusted_from: u64,
     /// When its last steps ended.
     touched_at: Option<Instant>,
-    /// Containers that events told of while steps were under way.
+    /// A look at it alone is under way.
+    looked_at: bool,
+    /// Containers that events told of while steps or a look were under way.
     missed: BTreeSet<ContainerId>,
     /// The same steps so often in a row without an end.
     repeats: u32,
@@ -211,6 +216,8 @@ pub struct Operator<E, O, W, L, P, C> {
     looking: bool,
     /// Sessions whose steps ended while a complete look was under way: it does not tell of them.
     overtaken: BTreeMap<SessionName, u64>,
+    /// Turns of looks at single sessions.
+    turns: Arc<Semaphore>,
     look_again: bool,
     look_failures: u32,
     next_look: Instant,
@@ -280,6 +287,7 @@ where
             looks: 0,
             looking: false,
             overtaken: BTreeMap::new(),
+            turns: Arc::new(Semaphore::new(LOOKS)),
             look_again: true,
             look_failures: 0,
             next_look: Instant::now(),
@@ -371,15 +379,22 @@ where
         match inner {
             Inner::Observed { number, took, full } => self.observed(number, took, *full),
             Inner::Looked { name, one, began } => {
+                let missed = self.live.get_mut(&name).and_then(|live| {
+                    live.looked_at = false;
+                    // Else it is looked at when its runner is done.
+                    live.main.is_none().then(|| std::mem::take(&mut live.missed))
+                });
                 // A look from before the last steps tells nothing of after them.
                 let stale = self
                     .live
                     .get(&name)
                     .is_some_and(|live| live.touched_at.is_some_and(|at| began < at));
                 if stale {
-                    self.look_at(name, one.containers.into_keys().collect(), false);
+                    let ids = one.containers.into_keys();
+                    self.look_at(&name, ids.chain(missed.into_iter().flatten()).collect());
                 } else {
                     self.looked(&name, one);
+                    self.look_at(&name, missed.unwrap_or_default());
                 }
             }
             Inner::Ran { name, ran, one } => self.ran(&name, &ran, one),
@@ -427,7 +442,7 @@ where
                 let known = self.containers.get(&id).map(|c| c.session.clone()).or(session);
                 match known {
                     Some(name) if self.live.get(&name).is_some_and(|l| l.main.is_none()) => {
-                        self.look_at(name, vec![id], false);
+                        self.look_at(&name, BTreeSet::from([id]));
                     }
                     // It is looked at when its runner is done.
                     Some(name) if self.live.contains_key(&name) => {
@@ -496,19 +511,25 @@ where
         }
     }
 
-    /// One session is looked at: these containers, and its workspace if asked for.
-    fn look_at(&self, name: SessionName, ids: Vec<ContainerId>, workspace: bool) {
-        let place = self
-            .live
-            .get(&name)
-            .and_then(|live| live.session.record.as_ref())
-            .filter(|_| workspace)
-            .map(|record| (record.user.clone(), record.case.clone()));
+    /// These containers of a session are looked at: now, or, all at once, after the look that is
+    /// under way. So however many events there are, looks are few.
+    fn look_at(&mut self, name: &SessionName, ids: BTreeSet<ContainerId>) {
+        let Some(live) = self.live.get_mut(name).filter(|_| !ids.is_empty()) else { return };
+        if live.looked_at {
+            live.missed.extend(ids);
+            return;
+        }
+        live.looked_at = true;
         let doors = Arc::clone(&self.doors);
         let tell = self.tell.clone();
+        let turns = Arc::clone(&self.turns);
+        let name = name.clone();
         tokio::spawn(async move {
+            // Nobody closes it.
+            let _turn = turns.acquire().await;
             let began = Instant::now();
-            let one = crate::observe::one(&doors.engine, &doors.workspaces, ids, place).await;
+            let ids = ids.into_iter().collect();
+            let one = crate::observe::one(&doors.engine, &doors.workspaces, ids, None).await;
             let _loop_is_gone = tell.send(Inner::Looked { name, one, began });
         });
     }

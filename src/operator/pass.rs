@@ -292,9 +292,7 @@ where
             self.look_again = true;
         }
         self.looked(name, one);
-        if !missed.is_empty() {
-            self.look_at(name.clone(), missed.into_iter().collect(), false);
-        }
+        self.look_at(name, missed);
         // A listing that is under way may have been made before these effects.
         if self.looking && !ran.touched.is_empty() {
             self.overtaken.insert(name.clone(), looks);

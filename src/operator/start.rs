@@ -192,6 +192,7 @@ where
             files: false,
             trusted_from: number,
             touched_at: None,
+            looked_at: false,
             missed: BTreeSet::new(),
             repeats: 0,
             not_before: None,

@@ -431,6 +431,12 @@ impl Machine {
         }
     }
 
+    /// Events of a container to which nothing happened.
+    pub fn chatter(&self, id: &ContainerId, times: usize) {
+        let state = self.state();
+        (0..times).for_each(|_| self.tell(&state, id, "update"));
+    }
+
     /// The engine goes away: nobody answers. Containers run on.
     pub fn go_down(&self) {
         self.state().down = true;

@@ -213,3 +213,28 @@ fn a_changed_class_goes_on_to_the_next_as_soon_as_one_is_ready() {
         assert_eq!(wrongs, Vec::<String>::new());
     });
 }
+
+#[test]
+fn a_flood_of_events_is_a_few_looks_and_what_really_happened_in_it_is_seen() {
+    on_paused_time(async {
+        let site = site(0, (8001, 8016));
+        let over = CancellationToken::new();
+        tokio::spawn(Arc::clone(&site).live(over.clone()));
+        edit(&site, |specs| drop(specs.wishes.insert("s0".to_owned(), wish(0, None))));
+        sleep(Duration::from_secs(20)).await;
+        let only = || site.machine.containers().remove(0);
+        let (id, before) = (only().id, site.sky.calls());
+        site.machine.chatter(&id, 200);
+        sleep(Duration::from_millis(100)).await;
+        let calls = site.sky.calls() - before;
+        assert!((1..20).contains(&calls), "{calls} calls for 200 events");
+        site.machine.chatter(&id, 100);
+        site.machine.kill(&id, false);
+        site.machine.chatter(&id, 100);
+        sleep(Duration::from_secs(3)).await;
+        assert_eq!((only().id, only().starts), (id, 2));
+        over.cancel();
+        let wrongs = site.wrongs.lock().unwrap().clone();
+        assert_eq!(wrongs, Vec::<String>::new());
+    });
+}
