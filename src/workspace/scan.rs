@@ -408,6 +408,22 @@ fn is_hollow(content: &std::fs::File, size: u64) -> Result<bool, Errno> {
     }
 }
 
+/// Waits until no write(2) to this file is under way. One moves the file's times as it begins, so
+/// one that was halted in its midst for longer than a time step would not be seen by them: what is
+/// written so far and what stood there before would be taken for one state. Those that begin
+/// after this move the times.
+///
+/// Source: a write holds the inode's lock to its end, and llseek(2) for holes takes it (ext4, btrfs,
+/// tmpfs); where it does not (xfs), read(2) does.
+fn let_writers_end(content: &std::fs::File) -> Result<(), Errno> {
+    match seek(content, SeekFrom::Hole(0)) {
+        // Empty, or a file system that knows no holes.
+        Ok(_) | Err(Errno::NXIO | Errno::INVAL) => (),
+        Err(errno) => return Err(errno),
+    }
+    seek(content, SeekFrom::Start(0)).map(drop)
+}
+
 /// What reading one file came to.
 enum Outcome {
     Entry(LocalEntry),
@@ -504,6 +520,7 @@ impl Reader<'_> {
                 break;
             }
             let mut content = std::fs::File::from(reopen(&entry)?);
+            let_writers_end(&content)?;
             let (sum, pieces) = self.sums(&mut content, stamp.size, buffer)?;
             if let Some(sum) = sum
                 && stamp_fd(&content)? == stamp

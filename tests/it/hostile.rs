@@ -5,6 +5,7 @@
 //! Run as root, as docket does: some rows need devices, mounts and other owners.
 
 mod faults;
+mod halted;
 
 use std::fs;
 use std::io::{Read as _, Write as _};
