@@ -98,19 +98,13 @@ async fn drift(rig: &Rig, bare: &Bare) {
     rig.drop_in(&names);
     watch.until_ready(&names);
     let always = bare.up(KILLS, 4, true).await;
-    let mut ours = Vec::new();
-    for id in bare.ids().await {
-        let seen = bare.docker.inspect_container(&id, None).await.unwrap();
-        let ports = seen.network_settings.unwrap().ports.unwrap();
-        let port = ports["3000/tcp"].as_ref().unwrap()[0].host_port.as_ref().unwrap().parse();
-        ours.push((id, port.unwrap()));
-    }
+    let ours = bare.ids().await;
     // What begins with a session, its first sync, is over.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let (mut healed, mut floor) = (Vec::new(), Vec::new());
-    for ((id, port), (other, n)) in ours.iter().zip(always.iter().zip(0..)) {
-        healed.push(kill(bare, id, *port).await);
-        floor.push(kill(bare, other, bare.first_port + n).await);
+    for (id, other) in ours.iter().zip(&always) {
+        healed.push(kill(bare, id).await);
+        floor.push(kill(bare, other).await);
     }
     table::ratio("killed to healthy again", &healed, &floor, "1.10");
     bare.down(&always, 8).await;
@@ -118,7 +112,10 @@ async fn drift(rig: &Rig, bare: &Bare) {
     watch.until(|all| names.iter().all(|name| !all.contains_key(name)));
 }
 
-async fn kill(bare: &Bare, id: &str, port: u16) -> Duration {
+async fn kill(bare: &Bare, id: &str) -> Duration {
+    let seen = bare.docker.inspect_container(id, None).await.unwrap();
+    let ports = seen.network_settings.unwrap().ports.unwrap();
+    let port = ports["3000/tcp"].as_ref().unwrap()[0].host_port.as_ref().unwrap().parse().unwrap();
     let (pid, _) = bare.process(id).await;
     let began = Instant::now();
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
