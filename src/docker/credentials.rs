@@ -1,7 +1,7 @@
 //! Who pulls: what `docker login` left for a registry, found as the Docker command finds it.
 //!
 //! `$DOCKER_CONFIG/config.json` or `~/.docker/config.json`, its `auths`, `credHelpers` and
-//! `credsStore`. Source: https://docs.docker.com/reference/cli/docker/login/
+//! `credsStore`. Source: <https://docs.docker.com/reference/cli/docker/login/>
 
 use std::time::Duration;
 
