@@ -346,6 +346,10 @@ impl Life {
         self.point("before", operation).await;
         let (fault, there, back) = self.sky.draw(operation, true);
         sleep(there).await;
+        // Cut meanwhile, at another point: the lock is its successor's by now.
+        if self.dead.load(SeqCst) {
+            std::future::pending::<()>().await;
+        }
         let result = match fault {
             Fault::Refused | Fault::Hangs => Err(fail(Loss::Refused)),
             _ => call.await,
