@@ -11,9 +11,14 @@ use super::Inner;
 use super::beneath::{Fault, file_type, names, open};
 use crate::model::Uid;
 
+/// What a file is called until it is whole.
+fn beside(name: &str) -> String {
+    format!(".{name}.tmp")
+}
+
 /// Writes a file of docket's own: beside it first, synced, then by rename.
 pub(super) fn put(dir: &OwnedFd, name: &str, bytes: &[u8], mode: Mode) -> Result<(), Fault> {
-    let temporary = format!(".{name}.tmp");
+    let temporary = beside(name);
     remove(dir, &temporary)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let mut file = std::fs::File::from(openat(dir, &*temporary, flags, mode)?);
@@ -40,11 +45,14 @@ impl Inner {
     }
 
     pub(super) fn drop_note(&self, uid: &Uid) -> Result<(), Fault> {
+        let _turn = self.notes_turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        remove(&self.records, &beside(uid.as_str()))?;
         remove(&self.records, uid.as_str())?;
         Ok(fsync(&self.records)?)
     }
 
     pub(super) fn notes(&self) -> Result<Vec<(Uid, Vec<u8>)>, Fault> {
+        let _turn = self.notes_turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let known = |name: &str| Uid::parse(name).ok();
         let mut notes = read_all(&self.records, known)?;
         notes.sort();
@@ -65,6 +73,7 @@ impl Inner {
     }
 
     pub(super) fn applied(&self) -> Result<BTreeMap<String, String>, Fault> {
+        let _turn = self.notes_turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let known = |name: &str| {
             let (kind, name) = name.split_once('.').filter(|(kind, _)| !kind.is_empty())?;
             Some(format!("{kind}/{name}"))
@@ -74,7 +83,8 @@ impl Inner {
     }
 }
 
-/// The regular files of a directory of docket's own whose names are understood.
+/// The regular files of a directory of docket's own whose names are understood. What a killed
+/// operator did not finish goes; nobody writes meanwhile.
 fn read_all<N>(
     dir: &OwnedFd,
     understood: impl Fn(&str) -> Option<N>,
@@ -82,6 +92,10 @@ fn read_all<N>(
     let mut all = Vec::new();
     for name in names(dir, usize::MAX)? {
         let text = String::from_utf8_lossy(&name);
+        if text.strip_prefix('.').and_then(|rest| rest.strip_suffix(".tmp")).is_some() {
+            remove(dir, &text)?;
+            continue;
+        }
         let Some(known) = understood(&text) else { continue };
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let file = match open(dir, &name, flags, super::beneath::RESOLVE) {

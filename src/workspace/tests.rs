@@ -531,9 +531,11 @@ async fn notes_are_kept_whole_and_listed() {
     home.local.put_note(&uid, b"first".to_vec()).await.unwrap();
     home.local.put_note(&uid, b"second".to_vec()).await.unwrap();
     let records = home.dir.path().join("ws/.docket/records");
-    std::fs::write(records.join(format!(".{uid}.tmp")), "half").unwrap();
+    let unfinished = records.join(format!(".{uid}.tmp"));
+    std::fs::write(&unfinished, "half").unwrap();
     std::fs::write(records.join("README"), "not a note").unwrap();
     assert_eq!(home.local.notes().await.unwrap(), vec![(uid.clone(), b"second".to_vec())]);
+    assert!(!unfinished.exists());
     home.local.put_note(&uid, b"third".to_vec()).await.unwrap();
     assert_eq!(mode(&records.join(uid.as_str())), 0o600);
     home.local.drop_note(&uid).await.unwrap();

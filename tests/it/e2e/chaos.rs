@@ -55,12 +55,17 @@ fn chaos_loses_nothing_and_leaves_nothing() {
             heals: Vec::new(),
             counts: BTreeMap::new(),
         };
+        let tell = |chaos: &Chaos| {
+            println!("chaos: seed {seed}, {seconds} s, {} steps", chaos.step);
+            for (what, count) in &chaos.counts {
+                println!("  {count:>6} {what}");
+            }
+        };
         chaos.run(Duration::from_secs(seconds));
+        // Also if the look that follows finds something.
+        tell(&chaos);
         chaos.check();
-        println!("chaos: seed {seed}, {seconds} s, {} steps", chaos.step);
-        for (what, count) in &chaos.counts {
-            println!("  {count:>6} {what}");
-        }
+        tell(&chaos);
     });
     if let Err(why) = ended.join() {
         let words = why.downcast_ref::<String>().cloned();
@@ -179,6 +184,11 @@ impl Chaos {
     fn heal(&mut self, heal: Heal) {
         match heal {
             Heal::Engine => {
+                let swept: u64 = self.place.engine.run("sweep", &[]).trim().parse().unwrap();
+                *self
+                    .counts
+                    .entry("containers that the dying engine left half made, swept")
+                    .or_default() += swept;
                 self.place.engine.run("dockerd", self.place.engine.options);
             }
             Heal::Store => {
