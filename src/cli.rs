@@ -134,7 +134,7 @@ enum Command {
     Completions(completions::Completions),
     /// Print the manual page
     Man,
-    /// Hold opens of placeholders back; the operator starts it
+    /// Hold opens of placeholders back; the operator or a service manager starts it
     #[command(hide = true)]
     Gate(gate::Gate),
 }
@@ -179,7 +179,7 @@ pub fn main() -> ExitCode {
     let context = Context { out: Out::new(typed.global.no_color), global: typed.global };
     let ended = match typed.command {
         Command::Run(command) => run::run(&context, &command),
-        Command::Gate(command) => gate::run(&command),
+        Command::Gate(command) => gate::run(&context, &command),
         command => in_runtime(&context, command),
     };
     let code = match ended {
@@ -245,7 +245,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<Code, Failure> 
         Command::Token => token::run(context),
         Command::Completions(command) => completions::run(context, &command),
         Command::Man => completions::man(context),
-        Command::Gate(command) => gate::run(&command),
+        Command::Gate(command) => gate::run(context, &command),
     }
 }
 

@@ -11,6 +11,7 @@
 //! - `rehearsal`: wire and table played by a fuzzer.
 //! - `server`: the gate.
 //! - `client`: the operator's side; it starts a gate where there is none, and again when one dies.
+//! - `keeper`: the service manager of a gate that is a service, which keeps the group for it.
 
 #![expect(
     clippy::disallowed_methods,
@@ -20,6 +21,7 @@
 mod abi;
 mod apart;
 mod client;
+mod keeper;
 #[cfg(feature = "testing")]
 mod rehearsal;
 mod server;
@@ -27,9 +29,10 @@ mod table;
 mod wire;
 
 pub use client::{Answer, Gate, Opened, Opens, Unfit, attach, tell_to_end};
+pub use keeper::{Environment, Keeper};
 #[cfg(feature = "testing")]
 pub use rehearsal::rehearse;
-pub use server::{Begin, serve};
+pub use server::{Begin, Standing, serve, stand};
 
 use apart::stand_apart;
 
@@ -37,5 +40,7 @@ use apart::stand_apart;
 const XATTR_STUB: &str = "trusted.docket.stub";
 /// Held by the gate as long as it lives.
 const LOCK: &str = "gate.lock";
+/// A line in there: it is a service's, which starts it again when it dies.
+const STANDING: &str = "standing";
 /// What the gate has to say; nobody else listens by then.
 const LOG: &str = "gate.log";

@@ -170,18 +170,10 @@ impl Inner {
             let path = path.to_owned();
             move |source: std::io::Error| OpenError::Io { path, source }
         };
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(io(root))?;
-        let root = root.canonicalize().map_err(io(root))?;
-        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW;
-        let custom = i32::try_from(flags.bits()).unwrap_or_default();
-        let opened = std::fs::OpenOptions::new().read(true).custom_flags(custom).open(&root);
-        let root_fd = OwnedFd::from(opened.map_err(io(&root))?);
-        check_root(&root, &root_fd)?;
+        let (root, root_fd, docket) = own_root(root)?;
         let own = |parent: &OwnedFd, name: &str| {
             own_dir(parent, name).map_err(|e| io(&root.join(".docket").join(name))(e.into()))
         };
-        fchmod(&root_fd, Mode::RWXU).map_err(|e| io(&root)(e.into()))?;
-        let docket = own(&root_fd, ".docket")?;
         let lock = lock::take(&docket, &root, holder)?;
         let inner = Inner {
             trash: own(&docket, "trash")?,
@@ -208,6 +200,33 @@ impl Inner {
     fn fresh_name(&self, what: &str) -> String {
         format!("{what}-{}", self.counter.fetch_add(1, Ordering::Relaxed))
     }
+}
+
+/// The `.docket` directory of a root, for its gate; made with it if it is not there. No lock is
+/// taken.
+///
+/// # Errors
+/// The root cannot be one.
+pub fn docket_of(root: &Path) -> Result<PathBuf> {
+    own_root(root).map(|(root, ..)| root.join(".docket"))
+}
+
+/// Opens a root and its `.docket`; makes them if they are not there.
+fn own_root(root: &Path) -> Result<(PathBuf, OwnedFd, OwnedFd)> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source: std::io::Error| OpenError::Io { path, source }
+    };
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(io(root))?;
+    let root = root.canonicalize().map_err(io(root))?;
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW;
+    let custom = i32::try_from(flags.bits()).unwrap_or_default();
+    let opened = std::fs::OpenOptions::new().read(true).custom_flags(custom).open(&root);
+    let root_fd = OwnedFd::from(opened.map_err(io(&root))?);
+    check_root(&root, &root_fd)?;
+    fchmod(&root_fd, Mode::RWXU).map_err(|e| io(&root)(e.into()))?;
+    let docket = own_dir(&root_fd, ".docket").map_err(|e| io(&root.join(".docket"))(e.into()))?;
+    Ok((root, root_fd, docket))
 }
 
 /// A root that anybody may write to, or that belongs to somebody else, is a mistake in the

@@ -1,12 +1,14 @@
-//! `docket gate`: the process that holds opens of placeholders back. The operator starts it;
-//! nobody types it, so help does not show it.
+//! `docket gate`: the process that holds opens of placeholders back. The operator or a service
+//! manager starts it; nobody types it, so help does not show it.
 
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 
-use crate::gate::{Begin, serve, tell_to_end};
+use crate::config::Flags;
+use crate::gate::{Begin, Environment, Keeper, serve, stand, tell_to_end};
 
-use super::exit::{Code, Failure};
+use super::Context;
+use super::exit::{Code, Failure, chain};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Gate {
@@ -24,6 +26,8 @@ enum What {
         /// The directory
         docket: PathBuf,
     },
+    /// Be the gate of the configuration's workspaces root, as a service of its own
+    Stand,
     /// Read a file to standard output, as a tenant would
     Read {
         /// The file
@@ -47,7 +51,7 @@ enum How {
     AdoptGuarded,
 }
 
-pub(super) fn run(asked: &Gate) -> Result<Code, Failure> {
+pub(super) fn run(context: &Context, asked: &Gate) -> Result<Code, Failure> {
     let failed = |error: std::io::Error| Failure::failed(error.to_string());
     match &asked.what {
         What::Serve { begin, docket } => {
@@ -56,6 +60,7 @@ pub(super) fn run(asked: &Gate) -> Result<Code, Failure> {
             let begin = Begin { adopted, guarded: matches!(begin, How::AdoptGuarded) };
             heedless(|| serve(docket, begin)).map_err(failed)?;
         }
+        What::Stand => service(context)?,
         What::Read { file } => copy(file).map_err(failed)?,
         What::End { docket } => {
             if !tell_to_end(docket).map_err(failed)? {
@@ -64,6 +69,48 @@ pub(super) fn run(asked: &Gate) -> Result<Code, Failure> {
         }
     }
     Ok(Code::Done)
+}
+
+/// Exit code 2 says that trying again is of no use; so it is not said while a group is kept.
+fn service(context: &Context) -> Result<(), Failure> {
+    let keeper = Keeper::new(&environment()).map_err(|error| Failure::failed(error.to_string()))?;
+    log();
+    let is_kept = keeper.is_kept();
+    let begun = context.config(&Flags::default()).and_then(|config| {
+        let docket = crate::workspace::docket_of(&config.workspaces).map_err(|error| {
+            Failure::input(chain(&error))
+                .hint("workspaces elsewhere need their path in ReadWritePaths= of the gate's unit")
+        })?;
+        stand(&docket, keeper).map_err(|error| match error.raw_os_error() {
+            Some(libc::EPERM | libc::EINVAL | libc::ENOSYS | libc::EROFS | libc::EACCES) => {
+                Failure::input(format!("no gate can be here: {error}"))
+            }
+            _ => Failure::failed(format!("the gate cannot start: {error}")),
+        })
+    });
+    let standing = begun.map_err(|failure| match failure.code {
+        Code::Input if is_kept => Failure { code: Code::Failed, ..failure },
+        _ => failure,
+    })?;
+    standing.run().map_err(|error| Failure::failed(format!("the gate ends: {error}")))
+}
+
+/// What the service manager says, as sd_notify(3) and sd_listen_fds(3) have it.
+fn environment() -> Environment {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let is_ours = |name: &str| number(name).is_none_or(|pid| pid == u64::from(std::process::id()));
+    let micros = number("WATCHDOG_USEC").filter(|_| is_ours("WATCHDOG_PID"));
+    let passed = number("LISTEN_FDS").filter(|_| is_ours("LISTEN_PID")).unwrap_or_default();
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    Environment {
+        notify: std::env::var_os("NOTIFY_SOCKET"),
+        watchdog: micros.map(std::time::Duration::from_micros),
+        names: names
+            .split(':')
+            .take(usize::try_from(passed).unwrap_or_default())
+            .map(Into::into)
+            .collect(),
+    }
 }
 
 fn log() {

@@ -3,7 +3,7 @@
 //! Source: fanotify_init(2), fanotify_mark(2), fanotify(7), include/uapi/linux/fanotify.h of
 //! Linux 6.14 for FAN_PRE_ACCESS and the errno in a denial.
 
-#![expect(unsafe_code, reason = "fanotify has no safe wrapper; four calls, each said why it holds")]
+#![expect(unsafe_code, reason = "fanotify has no safe wrapper; five calls, each said why it holds")]
 
 use std::ffi::CString;
 use std::io;
@@ -21,6 +21,9 @@ const FAN_ALLOW: u32 = libc::FAN_ALLOW;
 const FAN_DENY: u32 = libc::FAN_DENY;
 /// Length of an event without further information.
 const EVENT: usize = size_of::<libc::fanotify_event_metadata>();
+
+/// The first descriptor that a service manager passes on. Source: sd_listen_fds(3).
+pub(super) const FIRST_PASSED: RawFd = 3;
 
 /// What kind of group it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,6 +177,15 @@ pub(super) fn wait(fds: &[BorrowedFd<'_>], atmost: Duration) -> io::Result<Vec<b
         return Ok(vec![false; fds.len()]);
     }
     Ok(polled.iter().map(|one| one.revents != 0).collect())
+}
+
+/// Takes a descriptor that the process was started with. `None`: there is none of that number.
+/// Nobody else may have taken it.
+pub(super) fn passed(number: RawFd) -> Option<OwnedFd> {
+    // SAFETY: takes numbers only; of a number that is no descriptor it says so.
+    let is_there = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } == 0;
+    // SAFETY: it is open, and ours since before anything else of this process was opened.
+    is_there.then(|| unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// How many inodes a group has marked.

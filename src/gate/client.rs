@@ -18,13 +18,15 @@ use tokio::sync::mpsc;
 
 use super::abi::{self, Class, Response};
 use super::wire::{self, Message};
-use super::{LOCK, LOG};
+use super::{LOCK, LOG, STANDING};
 use crate::world::Marks;
 
 /// How long a gate may take to answer.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
 /// How long one that was started may take until it holds the lock.
 const HOLDS_WITHIN: Duration = Duration::from_secs(7);
+/// How long one of a service may take to be started again before the operator starts its own.
+const RETURNS_WITHIN: Duration = Duration::from_secs(5);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(10);
 /// Between two tries to start a gate that would not start.
@@ -199,11 +201,15 @@ pub fn attach(docket: &Path) -> Result<(Gate, Opens), Unfit> {
     let path = docket.to_owned();
     let docket = open_docket(docket).map_err(Unfit::Start)?;
     let mut group = None;
-    let until = std::time::Instant::now() + ANSWERS_WITHIN;
+    let began = std::time::Instant::now();
+    let until = began + ANSWERS_WITHIN;
     let (connection, group, guarded, class) = loop {
         match greet(&docket) {
             Ok((connection, theirs, guarded, class)) => {
                 break (connection, theirs, guarded, class);
+            }
+            Err(_) if group.is_none() && returns(&docket) && began.elapsed() < RETURNS_WITHIN => {
+                std::thread::sleep(PAUSE);
             }
             Err(error) if group.is_none() && !is_held(&docket).map_err(Unfit::Start)? => {
                 tracing::debug!(%error, "no gate answers");
@@ -249,8 +255,18 @@ fn open_docket(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
+/// Whether the gate that was there last is a service's: it comes back by itself.
+fn returns(docket: &OwnedFd) -> bool {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let text = openat(docket, LOCK, flags, Mode::empty()).map(|lock| {
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut std::fs::File::from(lock), &mut text).map(|_| text)
+    });
+    text.is_ok_and(|text| text.is_ok_and(|text| text.lines().any(|line| line == STANDING)))
+}
+
 /// Whether a gate lives, answering or not.
-fn is_held(docket: &OwnedFd) -> io::Result<bool> {
+pub(super) fn is_held(docket: &OwnedFd) -> io::Result<bool> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let lock = openat(docket, LOCK, flags, Mode::RUSR | Mode::WUSR)?;
     match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
@@ -261,7 +277,7 @@ fn is_held(docket: &OwnedFd) -> io::Result<bool> {
 }
 
 /// Connects, and is welcomed with the group.
-fn greet(docket: &OwnedFd) -> io::Result<(OwnedFd, OwnedFd, bool, Class)> {
+pub(super) fn greet(docket: &OwnedFd) -> io::Result<(OwnedFd, OwnedFd, bool, Class)> {
     let connection = wire::connect_in(docket)?;
     wire::send(&connection, Message::Serve, None)?;
     let answered = abi::wait(&[connection.as_fd()], ANSWERS_WITHIN)?;
@@ -320,21 +336,49 @@ fn listen(shared: &Shared, mut gate: Arc<OwnedFd>, tell: &mpsc::UnboundedSender<
 
 /// A new gate on our descriptor of the group; without one, opens wait in the kernel.
 fn again(shared: &Shared) -> Arc<OwnedFd> {
+    if returns(&shared.docket)
+        && let Ok(connection) = returned(shared)
+    {
+        return known(shared, connection);
+    }
     loop {
         let begin = if shared.state().guarded { "adopt-guarded" } else { "adopt" };
         let started = spawn(&shared.path, &shared.docket, &shared.group, begin);
         match started.and_then(|()| met(shared)) {
-            Ok(connection) => {
-                let connection = Arc::new(connection);
-                shared.state().connection = Arc::clone(&connection);
-                return connection;
-            }
+            Ok(connection) => return known(shared, connection),
             Err(error) => {
                 tracing::error!(%error, "a new gate does not start; tried again");
                 std::thread::sleep(RESTART);
             }
         }
     }
+}
+
+/// The gate of a service, once that has started it again.
+fn returned(shared: &Shared) -> io::Result<OwnedFd> {
+    let began = std::time::Instant::now();
+    loop {
+        match greet(&shared.docket) {
+            Ok((connection, ..)) => return Ok(connection),
+            Err(error) if began.elapsed() >= RETURNS_WITHIN => return Err(error),
+            Err(_) => std::thread::sleep(PAUSE),
+        }
+    }
+}
+
+/// A gate that took another's place is told of our group, should it have lost it, and of the marks.
+fn known(shared: &Shared, connection: OwnedFd) -> Arc<OwnedFd> {
+    let connection = Arc::new(connection);
+    let mut state = shared.state();
+    state.connection = Arc::clone(&connection);
+    let told = wire::send(&*connection, Message::Adopt, Some(&shared.group)).and_then(|()| {
+        if state.guarded { wire::send(&*connection, Message::Guarded, None) } else { Ok(()) }
+    });
+    if let Err(error) = told {
+        tracing::debug!(%error, "the new gate did not hear what it guards");
+    }
+    drop(state);
+    connection
 }
 
 /// The gate just started, once it answers.

@@ -3,7 +3,7 @@
 //! 1. Whoever opens a placeholder waits in the kernel; the gate reads the event.
 //! 2. An operator is connected: it is handed the descriptor, and says what the opener is told.
 //! 3. None is: the opener waits for one, until the deadline that the placeholder itself names.
-//! 4. Nobody is connected and nothing is marked: the gate ends.
+//! 4. Nobody is connected and nothing is marked: the gate ends, unless it is a service's.
 
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
@@ -15,9 +15,11 @@ use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::abi::{self, Class, Response};
+use super::client::{greet, is_held};
+use super::keeper::Keeper;
 use super::table::Table;
 use super::wire::{self, Message};
-use super::{LOCK, XATTR_STUB};
+use super::{LOCK, STANDING, XATTR_STUB};
 use crate::model::Stub;
 
 /// Descriptors the gate may have, so opens that may wait at a time; more are denied.
@@ -28,6 +30,8 @@ const TURN: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the lock of a gate that is gone may be held after it.
 const FREE_WITHIN: Duration = Duration::from_secs(5);
+/// How long the gate of an operator may take to let go.
+const LETS_GO_WITHIN: Duration = Duration::from_secs(10);
 /// Between two tries to take it.
 const LOOK: Duration = Duration::from_millis(5);
 /// For a placeholder that does not say.
@@ -50,7 +54,7 @@ pub struct Begin {
 pub fn serve(docket: &Path, begin: Begin) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let docket = rustix::fs::open(docket, flags, Mode::empty())?;
-    let _lock = take_lock(&docket)?;
+    let _lock = take_lock(&docket, "")?;
     super::stand_apart();
     let group = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?;
     let class = class_of(&group)?;
@@ -58,22 +62,110 @@ pub fn serve(docket: &Path, begin: Begin) -> io::Result<()> {
         deny_stranded(&group, class);
     }
     let listener = wire::listen_in(&docket)?;
-    Gate {
-        group,
-        class,
-        listener,
-        operator: None,
-        guarded: begin.guarded,
-        table: Table::new(u64::from(std::process::id()) << 32),
-        lonely_since: now(),
-        patience: PATIENCE,
+    Gate::new(group, class, listener, begin.guarded).run()
+}
+
+/// A gate that is a service, ready to run.
+pub struct Standing {
+    gate: Gate,
+    lock: OwnedFd,
+}
+
+impl Standing {
+    /// Runs until it is told to end, also while nothing is marked.
+    ///
+    /// # Errors
+    /// The system refuses something it cannot be without.
+    pub fn run(self) -> io::Result<()> {
+        self.gate.run()?;
+        // Nobody is to wait for a gate that was told to end.
+        Ok(rustix::fs::ftruncate(&self.lock, 0)?)
     }
-    .run()
+}
+
+/// The gate of a `.docket` directory as a service. Its group is that of a gate which is there and
+/// ends by this, the one that the manager kept, or a new one.
+///
+/// # Errors
+/// The gate that is there does not let go, or the system refuses something it cannot be without.
+pub fn stand(docket: &Path, mut keeper: Keeper) -> io::Result<Standing> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let docket = rustix::fs::open(docket, flags, Mode::empty())?;
+    let kept = keeper.group.take().map(|group| (group, keeper.guarded));
+    let theirs = take_over(&docket)?;
+    let lock = take_lock(&docket, STANDING)?;
+    if let (Some(_), Some((stale, _))) = (&theirs, &kept) {
+        // The operator made its marks in the other: nobody would answer for this one. Where they
+        // are the same, those who wait are told to try again either way.
+        drain(stale)?;
+        keeper.forget_all();
+    }
+    let (group, guarded) = match theirs.or(kept) {
+        Some((group, guarded)) => {
+            deny_stranded(&group, class_of(&group)?);
+            (group, guarded)
+        }
+        None => (abi::init()?.0, false),
+    };
+    keeper.keep(&group, guarded);
+    let class = class_of(&group)?;
+    let listener = wire::listen_in(&docket)?;
+    keeper.say("READY=1");
+    let gate = Gate { keeper: Some(keeper), ..Gate::new(group, class, listener, guarded) };
+    Ok(Standing { gate, lock })
+}
+
+/// Asks the gate that is there, if any, for its group, and lets it end. Its operator is told by the
+/// lock that another comes, and starts none itself.
+fn take_over(docket: &OwnedFd) -> io::Result<Option<(OwnedFd, bool)>> {
+    let until = now() + LETS_GO_WITHIN;
+    while is_held(docket)? {
+        match greet(docket) {
+            Ok((connection, group, guarded, _)) => {
+                let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let lock = openat(docket, LOCK, flags, Mode::empty())?;
+                writeln!(std::fs::File::from(lock), "{STANDING}")?;
+                wire::send(&connection, Message::Exit, None)?;
+                tracing::info!(guarded, "takes the place of the gate that is there");
+                return Ok(Some((group, guarded)));
+            }
+            Err(error) if now() >= until => return Err(error),
+            Err(_) => abi::wait(&[], LOOK)?,
+        };
+    }
+    Ok(None)
+}
+
+/// Those who wait in a group that is given up try again.
+fn drain(group: &OwnedFd) -> io::Result<()> {
+    let class = class_of(group)?;
+    deny_stranded(group, class);
+    let mut buffer = vec![0u8; 64 * 1024];
+    loop {
+        let files = abi::read(group.as_fd(), &mut buffer)?;
+        if files.is_empty() {
+            return Ok(());
+        }
+        for file in files {
+            answer(group, file, Response::Deny(Errno::AGAIN).code(class));
+        }
+    }
+}
+
+/// Closed first: the answer goes by its number, which nothing takes meanwhile.
+fn answer(group: &OwnedFd, file: OwnedFd, code: u32) {
+    let number = file.as_raw_fd();
+    drop(file);
+    if let Err(error) = abi::respond(group.as_fd(), number, code)
+        && error.raw_os_error() != Some(libc::ENOENT)
+    {
+        tracing::warn!(%error, code, "an open could not be answered");
+    }
 }
 
 /// Held as long as the gate lives. One that was killed may not have let go of it yet, and an
 /// operator that looks whether anybody holds it does so for a moment: neither is another gate.
-fn take_lock(docket: &OwnedFd) -> io::Result<OwnedFd> {
+fn take_lock(docket: &OwnedFd, word: &str) -> io::Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let lock = openat(docket, LOCK, flags, Mode::RUSR | Mode::WUSR)?;
     let until = now() + FREE_WITHIN;
@@ -86,6 +178,9 @@ fn take_lock(docket: &OwnedFd) -> io::Result<OwnedFd> {
     rustix::fs::ftruncate(&lock, 0)?;
     let mut file = std::fs::File::from(lock);
     writeln!(file, "pid {}", std::process::id())?;
+    if !word.is_empty() {
+        writeln!(file, "{word}")?;
+    }
     Ok(file.into())
 }
 
@@ -126,9 +221,25 @@ struct Gate {
     table: Table<OwnedFd>,
     lonely_since: Duration,
     patience: Duration,
+    /// It is a service's.
+    keeper: Option<Keeper>,
 }
 
 impl Gate {
+    fn new(group: OwnedFd, class: Class, listener: OwnedFd, guarded: bool) -> Gate {
+        Gate {
+            group,
+            class,
+            listener,
+            operator: None,
+            guarded,
+            table: Table::new(u64::from(std::process::id()) << 32),
+            lonely_since: now(),
+            patience: PATIENCE,
+            keeper: None,
+        }
+    }
+
     fn run(mut self) -> io::Result<()> {
         let mut buffer = vec![0u8; 64 * 1024];
         loop {
@@ -151,23 +262,15 @@ impl Gate {
             }
             self.hand_over();
             for file in self.table.late(now()) {
-                self.tell(file, Response::Deny(Errno::IO).code(self.class));
+                answer(&self.group, file, Response::Deny(Errno::IO).code(self.class));
+            }
+            if let Some(keeper) = &self.keeper {
+                keeper.alive(now());
             }
             if self.is_done() {
                 tracing::info!("nobody is connected and nothing is marked: the gate ends");
                 return Ok(());
             }
-        }
-    }
-
-    /// Closed first: the answer goes by its number, which nothing takes meanwhile.
-    fn tell(&self, file: OwnedFd, code: u32) {
-        let number = file.as_raw_fd();
-        drop(file);
-        if let Err(error) = abi::respond(self.group.as_fd(), number, code)
-            && error.raw_os_error() != Some(libc::ENOENT)
-        {
-            tracing::warn!(%error, code, "an open could not be answered");
         }
     }
 
@@ -177,10 +280,14 @@ impl Gate {
         match wire::receive(operator) {
             Ok(Some((Message::Answer { id, code }, _))) => {
                 if let Some(file) = self.table.take(id) {
-                    self.tell(file, code);
+                    answer(&self.group, file, code);
                 }
             }
-            Ok(Some((Message::Guarded, _))) => self.guarded = true,
+            Ok(Some((Message::Guarded, _))) => {
+                self.guarded = true;
+                self.keep();
+            }
+            Ok(Some((Message::Adopt, Some(group)))) => self.adopt(group),
             Ok(Some((Message::Exit, _))) => return false,
             Ok(_) | Err(_) => {
                 tracing::info!("the operator is gone");
@@ -210,11 +317,31 @@ impl Gate {
                     tracing::info!(guarded = self.guarded, "an operator is connected");
                     self.operator = Some(guest);
                     self.table.unhand();
+                    self.keep();
                 }
             }
             _ => (),
         }
         true
+    }
+
+    /// The operator's group, if ours has nothing in it: the manager had lost it.
+    fn adopt(&mut self, group: OwnedFd) {
+        let is_empty = abi::marked(&self.group).is_ok_and(|marked| marked == 0);
+        if is_empty && self.table.is_empty() && class_of(&group).is_ok() {
+            deny_stranded(&group, self.class);
+            if let Some(keeper) = &self.keeper {
+                keeper.forget_all();
+            }
+            self.group = group;
+            self.keep();
+        }
+    }
+
+    fn keep(&self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.keep(&self.group, self.guarded);
+        }
     }
 
     fn hand_over(&mut self) {
@@ -223,7 +350,8 @@ impl Gate {
     }
 
     fn is_done(&self) -> bool {
-        self.operator.is_none()
+        self.keeper.is_none()
+            && self.operator.is_none()
             && self.table.is_empty()
             && now().saturating_sub(self.lonely_since) >= self.patience
             && abi::marked(&self.group).is_ok_and(|marked| marked == 0)
@@ -248,12 +376,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let docket = rustix::fs::open(directory.path(), flags, Mode::empty()).unwrap();
-        let held = take_lock(&docket).unwrap();
+        let held = take_lock(&docket, "").unwrap();
         let (tell, hear) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
             let next = scope.spawn(|| {
                 tell.send(()).unwrap();
-                take_lock(&docket)
+                take_lock(&docket, "")
             });
             hear.recv().unwrap();
             abi::wait(&[], 4 * LOOK).unwrap();

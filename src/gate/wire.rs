@@ -32,6 +32,8 @@ pub(super) enum Message {
     Welcome { guarded: bool, class: Class },
     /// Operator: everything that must be marked is marked.
     Guarded,
+    /// Operator: the descriptor that comes with this is the group that my marks are in.
+    Adopt,
     /// Gate: somebody opens the file whose descriptor comes with this.
     Opened { id: u64 },
     /// Operator: what the opener is told, as the kernel takes it.
@@ -48,6 +50,7 @@ impl Message {
                 bytes.extend([b'W', u8::from(guarded), u8::from(class == Class::PreContent)]);
             }
             Message::Guarded => bytes.push(b'G'),
+            Message::Adopt => bytes.push(b'T'),
             Message::Opened { id } => {
                 bytes.push(b'O');
                 bytes.extend(id.to_ne_bytes());
@@ -67,6 +70,7 @@ impl Message {
             [VERSION, b'S'] => Some(Message::Serve),
             [VERSION, b'X'] => Some(Message::Exit),
             [VERSION, b'G'] => Some(Message::Guarded),
+            [VERSION, b'T'] => Some(Message::Adopt),
             [VERSION, b'W', guarded, pre] => {
                 let class = if *pre == 1 { Class::PreContent } else { Class::Content };
                 Some(Message::Welcome { guarded: *guarded == 1, class })
@@ -180,6 +184,7 @@ mod tests {
             Message::Serve,
             Message::Exit,
             Message::Guarded,
+            Message::Adopt,
             Message::Welcome { guarded: true, class: Class::PreContent },
             Message::Welcome { guarded: false, class: Class::Content },
             Message::Opened { id: 1 << 40 },

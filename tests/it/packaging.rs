@@ -51,11 +51,50 @@ fn the_unit_leaves_the_gate_alone_and_keeps_openat2() {
     }
 }
 
+/// What is lost with a gate that ends is what it exists for.
+#[test]
+fn the_gates_unit_keeps_its_marks_and_nothing_of_docket_ends_it() {
+    let gate = read("debian/docket-gate.service");
+    assert_eq!(set(&gate, "Type"), ["notify"]);
+    assert_eq!(set(&gate, "Restart"), ["always"]);
+    assert_eq!(set(&gate, "RestartPreventExitStatus"), ["0 2"], "told to end; none can be here");
+    assert_eq!(
+        set(&gate, "FileDescriptorStoreMax"),
+        ["3"],
+        "the group, that all is marked, one again"
+    );
+    assert_eq!(set(&gate, "RefuseManualStop"), ["yes"]);
+    assert_eq!(set(&gate, "Before"), ["docker.service"], "so it ends after the last container");
+    for coupled in ["PartOf", "BindsTo", "Requires", "StopPropagatedFrom", "WantedBy"] {
+        assert!(set(&gate, coupled).is_empty(), "{coupled}");
+    }
+    let operator = read("debian/docket.service");
+    for ordered in ["Wants", "After"] {
+        assert!(set(&operator, ordered).join(" ").contains("docket-gate.service"), "{ordered}");
+    }
+    assert!(!operator.contains("Requires=") && !operator.contains("BindsTo="));
+    for (unit, key, value) in [
+        (&gate, "CapabilityBoundingSet", "CAP_SYS_ADMIN"),
+        (&gate, "PrivateNetwork", "yes"),
+        (&gate, "ReadWritePaths", "-/var/lib/docket/workspaces"),
+    ] {
+        assert_eq!(set(unit, key), [value], "{key}");
+    }
+    assert!(set(&gate, "RestrictSUIDSGID").is_empty(), "it takes openat2 away");
+    assert!(read("debian/docket.yaml").contains("workspaces: /var/lib/docket/workspaces"));
+    let manifest = include_str!("../../Cargo.toml");
+    let asset = r#"["packaging/debian/docket-gate.service", "usr/lib/systemd/system/", "644"]"#;
+    assert!(manifest.contains(asset) && manifest.contains(r#"unit-name = "docket""#));
+}
+
 #[test]
 fn the_unit_runs_what_the_package_installs() {
     let unit = read("debian/docket.service");
     let started = set(&unit, "ExecStart").join("");
     assert_eq!(started, "/usr/bin/docket run --config /etc/docket/docket.yaml");
+    let gate = read("debian/docket-gate.service");
+    let started = set(&gate, "ExecStart").join("");
+    assert_eq!(started, "/usr/bin/docket gate stand --config /etc/docket/docket.yaml");
     let manifest = include_str!("../../Cargo.toml");
     assert!(manifest.contains(r#"["target/release/docket", "usr/bin/", "755"]"#));
     assert!(manifest.contains(r#"conf-files = ["/etc/docket/docket.yaml"]"#));

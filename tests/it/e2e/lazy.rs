@@ -3,6 +3,7 @@
 //! said why.
 
 mod s3;
+mod service;
 mod storm;
 
 use std::io::{Read as _, Write as _};
@@ -69,7 +70,7 @@ fn named(name: &str, seed: u64, size: usize) -> (String, Vec<u8>) {
 /// The process that holds the lock of the gate.
 pub(super) fn gate_pid(rig: &Rig) -> Option<u32> {
     let text = std::fs::read_to_string(rig.path("workspaces/.docket/gate.lock")).ok()?;
-    text.trim().strip_prefix("pid ")?.parse().ok()
+    text.lines().next()?.strip_prefix("pid ")?.parse().ok()
 }
 
 /// How many inodes the gate has marked.
