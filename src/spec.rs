@@ -35,7 +35,7 @@ pub use fingerprint::fingerprint;
 pub use parse::{FILE_MAX, Format, parse_as, parse_file, place_of};
 pub use resolve::resolve;
 pub use schema::{ObjectKind, schema};
-pub use sources::{BEING_WRITTEN, SourceFile, Sources, is_spec_name, read_source};
+pub use sources::{BEING_WRITTEN, NO_REVISION, SourceFile, Sources, is_spec_name, read_source};
 
 use crate::model::{ClassObject, Reason, SessionObject};
 

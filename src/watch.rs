@@ -24,7 +24,7 @@ use std::time::{Duration, Instant, SystemTime};
 use notify::RecommendedWatcher;
 use tokio::sync::mpsc;
 
-use crate::spec::{BEING_WRITTEN, FILE_MAX, Object, SourceFile, Sources, read_source};
+use crate::spec::{BEING_WRITTEN, FILE_MAX, NO_REVISION, Object, SourceFile, Sources, read_source};
 use disk::{Found, Identity, Root};
 use hints::Hint;
 use settle::{Look, Tracker};
@@ -202,9 +202,7 @@ impl Watch {
         let root = self.open_root().map_err(|error| {
             self.watched = None;
             match error.kind() {
-                std::io::ErrorKind::NotFound if self.options.revisions => {
-                    "is not there yet: no revision was fetched and found good".to_owned()
-                }
+                std::io::ErrorKind::NotFound if self.options.revisions => NO_REVISION.to_owned(),
                 _ => format!("cannot be opened: {error}"),
             }
         })?;

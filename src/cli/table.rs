@@ -28,17 +28,28 @@ impl Look {
     }
 }
 
-/// Between two columns, and where they do not fit.
+/// Between two columns, where they do not fit, and where they still do not.
 const GAP: usize = 3;
 const NARROW_GAP: usize = 2;
+const CLOSE_GAP: usize = 1;
 /// What a column keeps at least, where a table does not fit.
 const LEAST: usize = 12;
 /// The same for one of words, which goes on in the next line.
 const LEAST_WORDS: usize = 24;
+/// What the names of these columns keep at least, where nothing else helps: a session's own name
+/// has them as a rule.
+const LEAST_TIGHT: usize = 6;
+const TIGHT: [&str; 2] = ["USER", "CASE"];
+/// The same of a session's name: its beginning, and the digits at its end that tell it from others.
+const LEAST_NAME: usize = 20;
+/// The end of a name that is cut.
+const NAME_END: usize = 8;
+/// The heading of names of sessions.
+const NAME: &str = "NAME";
 
 /// Rows under headings, without lines; ends with a newline. Where they do not fit, words go on in
-/// the next line and other texts are cut, but never those of the first column: they are names to
-/// be used.
+/// the next line and other texts are cut, but not those of the first column, which are names to be
+/// used. Names of sessions are, in their middle, where the rest would not fit else.
 pub(super) fn columns(look: Look, head: &[&str], rows: &[Vec<Cell>]) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
@@ -50,17 +61,19 @@ pub(super) fn columns(look: Look, head: &[&str], rows: &[Vec<Cell>]) -> String {
     table.set_header(head.iter().copied());
     let wide = Widths::of(head, rows);
     let fitted = look.width.and_then(|width| wide.fitted(width));
+    let gap = fitted.as_ref().map_or(GAP, |(gap, _)| *gap);
+    let fitted = fitted.map(|(_, to)| to);
     let shown = rows.iter().map(|row| match &fitted {
         None => row.clone(),
         Some(to) => row
             .iter()
             .zip(to)
             .zip(&wide.words)
-            .map(|((c, to), words)| cut(c, *to, *words))
+            .zip(0..)
+            .map(|(((c, to), words), at)| cut(c, *to, *words, at == 0))
             .collect(),
     });
     table.add_rows(shown);
-    let gap = if fitted.is_some() { NARROW_GAP } else { GAP };
     for (at, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, gap as u16));
         if let (Some(to), Some(true)) = (&fitted, wide.words.get(at)) {
@@ -75,54 +88,87 @@ pub(super) fn columns(look: Look, head: &[&str], rows: &[Vec<Cell>]) -> String {
 }
 
 /// How wide columns are, in characters.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Widths {
     natural: Vec<usize>,
     least: Vec<usize>,
+    /// The same, where nothing else helps; and then with names of sessions cut, too.
+    tight: Vec<usize>,
+    named: Vec<usize>,
     /// Whether a column holds sentences.
     words: Vec<bool>,
 }
 
 impl Widths {
     fn of(head: &[&str], rows: &[Vec<Cell>]) -> Widths {
-        let mut all = Widths { natural: Vec::new(), least: Vec::new(), words: Vec::new() };
-        for (at, title) in head.iter().enumerate() {
+        let mut all = Widths::default();
+        for (at, heading) in head.iter().enumerate() {
             let texts = || rows.iter().filter_map(|row| Some(row.get(at)?.content()));
-            let title = title.chars().count();
+            let title = heading.chars().count();
             let natural = texts().map(|text| text.chars().count()).max().unwrap_or(0).max(title);
             let words = texts().any(|text| text.split(' ').count() > 3);
             let least = if words { LEAST_WORDS } else { LEAST }.max(title).min(natural);
             all.natural.push(natural);
             all.words.push(words);
-            all.least.push(if at == 0 { natural } else { least });
+            let is_tight = TIGHT.contains(heading) && !words;
+            let tight = if is_tight { LEAST_TIGHT.min(natural) } else { least };
+            let name = if *heading == NAME { LEAST_NAME.min(natural) } else { natural };
+            let first = |other: usize| if at == 0 { natural } else { other };
+            all.least.push(first(least));
+            all.tight.push(first(tight));
+            all.named.push(if at == 0 { name } else { tight });
         }
         all
     }
 
-    /// The widths that fit, taken from the widest columns first; `None`: they fit as they are.
-    fn fitted(&self, width: usize) -> Option<Vec<usize>> {
+    /// The gap and the widths that fit; `None`: they fit as they are. First texts are cut, the
+    /// widest first, then columns move closer, then users and cases are cut further, and at last
+    /// the names of sessions.
+    fn fitted(&self, width: usize) -> Option<(usize, Vec<usize>)> {
         let gaps = self.natural.len().saturating_sub(1);
-        let mut to = self.natural.clone();
-        if to.iter().sum::<usize>() + GAP * gaps <= width {
+        if self.natural.iter().sum::<usize>() + GAP * gaps <= width {
             return None;
         }
-        while to.iter().sum::<usize>() + NARROW_GAP * gaps > width {
-            let shrinkable = (0..to.len()).filter(|at| to[*at] > self.least[*at]);
-            let Some(widest) = shrinkable.max_by_key(|at| to[*at]) else { break };
-            to[widest] -= 1;
+        let mut last = (CLOSE_GAP, Vec::new());
+        for (gap, from, least) in [
+            (NARROW_GAP, &self.natural, &self.least),
+            (CLOSE_GAP, &self.natural, &self.least),
+            (CLOSE_GAP, &self.natural, &self.tight),
+            (CLOSE_GAP, &self.tight, &self.named),
+        ] {
+            let to = shrunk(from, least, width.saturating_sub(gap * gaps));
+            let fits = to.iter().sum::<usize>() + gap * gaps <= width;
+            last = (gap, to);
+            if fits {
+                break;
+            }
         }
-        Some(to)
+        Some(last)
     }
 }
 
+/// Widths of no more than `width` together, if that can be with so much for each.
+fn shrunk(natural: &[usize], least: &[usize], width: usize) -> Vec<usize> {
+    let mut to = natural.to_vec();
+    while to.iter().sum::<usize>() > width {
+        let shrinkable = (0..to.len()).filter(|at| to[*at] > least[*at]);
+        let Some(widest) = shrinkable.max_by_key(|at| to[*at]) else { break };
+        to[widest] -= 1;
+    }
+    to
+}
+
 /// A cell that is no wider than it may be.
-fn cut(cell: &Cell, to: usize, words: bool) -> Cell {
+fn cut(cell: &Cell, to: usize, words: bool, first: bool) -> Cell {
     let text = cell.content();
-    if words || text.chars().count() <= to {
+    let length = text.chars().count();
+    if words || length <= to {
         return cell.clone();
     }
-    let kept: String = text.chars().take(to.saturating_sub(1)).collect();
-    Cell::new(kept + "\u{2026}")
+    let end = if first { NAME_END.min(to / 2) } else { 0 };
+    let begin: String = text.chars().take(to.saturating_sub(end + 1)).collect();
+    let end: String = text.chars().skip(length - end).collect();
+    Cell::new(format!("{begin}\u{2026}{end}"))
 }
 
 /// A cell of text.

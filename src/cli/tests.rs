@@ -169,6 +169,38 @@ fn a_table_fits_its_terminal_and_names_stay_whole() {
     .assert_eq(&text);
 }
 
+/// As on a usual terminal: numbers and phases are whole, and a name keeps what tells it from others.
+#[test]
+fn sessions_with_long_names_fit_eighty_columns() {
+    let long = view(json!({
+        "metadata": {"name": "somebody-with-a-long-name-the-case-of-the-0123abcdef"},
+        "spec": {"user": "somebody-with-a-long-name@example.com", "case": "the-case-of-the-long-title"},
+        "status": {"phase": "Terminating", "port": 18042},
+    }));
+    let demo = view(json!({
+        "metadata": {"name": "alice-smith-v-jones"},
+        "spec": {"user": "alice", "case": "smith-v-jones"}, "status": {"port": 17201},
+    }));
+    let text = get::draw(narrow(80), Format::Table, std::slice::from_ref(&demo), now());
+    expect![[r#"
+        NAME                USER  CASE         PHASE   READY PORT  RESTARTS UNSYNCED AGE
+        alice-smith-v-jones alice smith-v-jon… Running True  17201 1        0        15m
+    "#]]
+    .assert_eq(&text);
+    let sessions = [demo, long, waiting()];
+    let text = get::draw(narrow(80), Format::Table, &sessions, now());
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    expect![[r#"
+        NAME                 USER   CASE   PHASE       READY PORT  RESTARTS UNSYNCED AGE
+        alice-smith-v-jones  alice  smith… Running     True  17201 1        0        15m
+        somebody-wi…23abcdef someb… the-c… Terminating True  18042 1        0        15m
+        bob-one              bob    one    Preparing   False -     0        3        15m
+    "#]]
+    .assert_eq(&text);
+    let piped = get::draw(Look::default(), Format::Table, &sessions, now());
+    assert!(piped.contains("the-case-of-the-0123abcdef   somebody-with-a-long-name@example.com"));
+}
+
 fn long_event() -> Event {
     serde_json::from_value(json!({
         "seq": 3, "at": "2026-11-23T20:09:30Z", "session": "alice-v-jones", "warning": true,
@@ -249,6 +281,12 @@ fn states_of_a_workspace_come_in_columns() {
         2026-11-23T20-00-00Z-a   2026-11-23T20:00:00Z   -       -         unreadable: not JSON
     "#]]
     .assert_eq(&history::draw(Look::default(), &states));
+    expect![[r#"
+        ID                      TIME             FILES  SIZE     CHANGES
+        2026-11-23T20-04-10Z-b  2026-11-23T20:…  9      4.0 KiB  added a.txt (c…
+        2026-11-23T20-00-00Z-a  2026-11-23T20:…  -      -        unreadable: no…
+    "#]]
+    .assert_eq(&history::draw(narrow(72), &states));
 }
 
 #[test]
@@ -537,6 +575,8 @@ fn use_is_told_in_mib_with_two_decimals() {
         b      -        -         -           -       -        -        0.00 / 1024.00
     "#]]
     .assert_eq(&top::draw(Look::default(), &rows));
+    let text = top::draw(narrow(72), &rows);
+    assert!(text.lines().all(|line| line.chars().count() <= 72), "{text}");
     expect![[r#"
         {"name":"a","cpu_percent":150.13,"memory_usage_mb":1.0,"memory_limit_mb":3.0,"memory_percent":33.33,"network_rx_mb":0.0,"network_tx_mb":0.0,"disk":1024.0,"disk_quota":0.0}
     "#]].assert_eq(&super::output::line(&rows[0]).unwrap());

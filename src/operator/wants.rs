@@ -21,7 +21,7 @@ use crate::model::{
     Timestamp,
 };
 use crate::plan::{Refused, Want};
-use crate::spec::{BEING_WRITTEN, Object};
+use crate::spec::{BEING_WRITTEN, NO_REVISION, Object};
 pub use crate::spec::{SourceFile, Sources};
 use crate::world::{Clock, Engine, Ledger, Objects, Probe, Workspaces};
 
@@ -460,7 +460,10 @@ impl Wants {
         classes: BTreeSet<ClassName>,
         unclear: bool,
     ) {
-        self.note_wrong(At::Root, sources.trouble.clone());
+        // At a first start that is no fault, and what keeps it from coming is told by its follower.
+        let is_told =
+            |trouble: &String| !trouble.ends_with(NO_REVISION) || !sources.files.is_empty();
+        self.note_wrong(At::Root, sources.trouble.clone().filter(is_told));
         if sources.trouble.is_some() {
             return;
         }

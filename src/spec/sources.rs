@@ -28,6 +28,10 @@ pub enum SourceFile {
 /// Why a file that is still written to cannot be read yet: nothing is wrong with it.
 pub const BEING_WRITTEN: &str = "it is being written";
 
+/// Ends what is said of a repository's directory before the first good revision is in it. Whoever
+/// follows the repository tells what keeps it from coming.
+pub const NO_REVISION: &str = "is not there yet: no revision was fetched and found good";
+
 /// A complete listing of the watched directory, or why there is none.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sources {

@@ -149,6 +149,20 @@ fn what_is_wrong_with_the_sources_is_news_once_and_once_more_when_it_is_gone() {
 }
 
 #[test]
+fn that_a_repository_was_not_fetched_yet_is_no_news_but_that_it_is_gone_is() {
+    let mut scene = Scene::new();
+    let trouble = format!("/state/git/current {NO_REVISION}");
+    scene.trouble = Some(trouble.clone());
+    assert_eq!(scene.news(), "", "a first start");
+    scene.trouble = None;
+    scene.write("a.yaml", &session("a", "one", "legal"));
+    scene.write("class.yaml", &class("web"));
+    assert_eq!(scene.news(), "");
+    scene.trouble = Some(trouble);
+    expect![""].assert_eq(&scene.news());
+}
+
+#[test]
 fn a_session_waits_for_a_class_that_may_be_in_a_file_that_is_being_written() {
     let mut scene = Scene::new();
     let wait = SourceFile::Unreadable(BEING_WRITTEN.to_owned());

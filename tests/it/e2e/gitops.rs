@@ -91,6 +91,8 @@ fn what_is_merged_runs_and_what_is_broken_or_away_ends_nothing() {
     let first = repo.commit(ONE, Some(&session("ann-one", "ann", "one", "")));
     rig.start();
     let view = rig.ready("ann-one");
+    let log = std::fs::read_to_string(rig.path("operator.log")).unwrap();
+    assert!(!log.contains("is not there yet"), "a first start is no fault: {log}");
     assert_eq!(view["status"]["sourceRevision"], *first);
     assert_eq!(view["status"]["source"], "one.yaml");
     assert!(rig.ok(&["describe", "ann-one"]).contains(&first));
