@@ -22,7 +22,7 @@ use docket::model::{
 use docket::operator::handle::{Ask, Handle, Verb};
 use docket::operator::{Operator, PruneGuard, Settings, Sources, rebuild};
 use docket::plan::{MinFree, Policy};
-use docket::spec::read_source;
+use docket::spec::{Shared, read_source};
 use docket::testing::clock::FakeClock;
 use docket::testing::disk::MemoryDisk;
 use docket::testing::engine::{FakeEngine, Machine};
@@ -113,15 +113,14 @@ async fn stage(sessions: usize) -> Stage {
     let (operator, handle) =
         Operator::new(doors, probe, settings(), rebuilt, listings, new_settings, rescan);
     tokio::spawn(operator.run(CancellationToken::new()));
-    let mut files: BTreeMap<_, _> = (0..sessions)
+    let mut files: Shared<_> = (0..sessions)
         .map(|n| {
             let path = format!("s{n}.yaml");
             let file = read_source(&path, session(n, 0).as_bytes());
             (path, file)
         })
         .collect();
-    files.insert("class.yaml".to_owned(), read_source("class.yaml", class().as_bytes()));
-    let files = Arc::new(files);
+    files.insert("class.yaml", read_source("class.yaml", class().as_bytes()));
     let files = Sources { root: "specs".to_owned(), trouble: None, revision: String::new(), files };
     sources.send(files.clone()).await.unwrap();
     let mut all = Stage { handle, sources, files, _settings: settings_to, _rescan: rescans };
@@ -187,7 +186,7 @@ async fn bench(sessions: usize, rounds: usize) {
     let mut edits = Vec::new();
     for round in 0..rounds {
         let text = session(sessions / 2, round + 1);
-        Arc::make_mut(&mut files.files).insert(path.clone(), read_source(&path, text.as_bytes()));
+        files.files.insert(&path, read_source(&path, text.as_bytes()));
         edits.push(files.clone());
     }
     let mut edits = edits.into_iter();

@@ -22,6 +22,7 @@ mod parse;
 mod resolve;
 mod scan;
 mod schema;
+mod shared;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ pub use fingerprint::fingerprint;
 pub use parse::{FILE_MAX, Format, parse_as, parse_file, place_of};
 pub use resolve::resolve;
 pub use schema::{ObjectKind, schema};
+pub use shared::Shared;
 pub use sources::{BEING_WRITTEN, NO_REVISION, SourceFile, Sources, is_spec_name, read_source};
 
 use crate::model::{ClassObject, Reason, SessionObject};

@@ -24,7 +24,9 @@ use std::time::{Duration, Instant, SystemTime};
 use notify::RecommendedWatcher;
 use tokio::sync::mpsc;
 
-use crate::spec::{BEING_WRITTEN, FILE_MAX, NO_REVISION, Object, SourceFile, Sources, read_source};
+use crate::spec::{
+    BEING_WRITTEN, FILE_MAX, NO_REVISION, Object, Shared, SourceFile, Sources, read_source,
+};
 use disk::{Found, Identity, Root};
 use hints::Hint;
 use settle::{Look, Tracker};
@@ -39,7 +41,7 @@ const QUIET: Duration = Duration::from_millis(250);
 const QUIET_MAX: Duration = Duration::from_secs(2);
 /// A listing may take one part in so many of the time.
 const SHARE: u32 = 50;
-/// The same while hints come in.
+/// The same where hints come in for what cannot be looked at by its name.
 const SHARE_HINTED: u32 = 4;
 /// At the start, a file that nothing was written to for so long is whole.
 const OLD: Duration = Duration::from_secs(2);
@@ -93,7 +95,7 @@ struct Watch {
     watcher: Option<RecommendedWatcher>,
     began: Instant,
     tracker: Tracker,
-    files: BTreeMap<String, SourceFile>,
+    files: Shared<SourceFile>,
     /// Names that were there at the first listing and could not be read yet.
     unread: BTreeSet<String>,
     /// The directory that was listed last, and the one of the last run.
@@ -107,8 +109,10 @@ struct Watch {
     changed: bool,
     list_at: Duration,
     first_hint: Option<Duration>,
-    /// Before this no listing is made, hint or not.
+    /// Before this no listing is made, hint or not ...
     not_before: Duration,
+    /// ... nor before this for a hint whose name was looked at already.
+    calm_from: Duration,
 }
 
 impl Watch {
@@ -121,7 +125,7 @@ impl Watch {
             watcher: None,
             began: Instant::now(),
             tracker: Tracker::default(),
-            files: BTreeMap::new(),
+            files: Shared::default(),
             unread: BTreeSet::new(),
             identity,
             watched: None,
@@ -133,6 +137,7 @@ impl Watch {
             list_at: Duration::ZERO,
             first_hint: None,
             not_before: Duration::ZERO,
+            calm_from: Duration::ZERO,
         }
     }
 
@@ -180,7 +185,8 @@ impl Watch {
                     // The newest word counts: closed and then written to again is not whole.
                     *entry = whole.unwrap_or(*entry);
                     let first = *self.first_hint.get_or_insert(now);
-                    self.list_at = self.list_at.min((now + QUIET).min(first + QUIET_MAX));
+                    let soon = (now + QUIET).min(first + QUIET_MAX).max(self.calm_from);
+                    self.list_at = self.list_at.min(soon);
                 }
                 Hint::Everywhere => self.soon(now),
                 Hint::Root => {
@@ -246,7 +252,10 @@ impl Watch {
             match root.look(name) {
                 Found::Spec(look) => self.seen(root, name, look, *whole),
                 Found::Directory => self.soon(self.now()),
-                Found::Nothing => self.missed(name),
+                Found::Nothing if self.tracker.knows(name) => self.missed(name),
+                Found::Nothing if disk::is_hidden(name) => (),
+                // It may have been a directory: what was in it is gone with it.
+                Found::Nothing => self.soon(self.now() + QUIET),
             }
         }
         if self.list_at <= self.now() || self.trouble.is_some() {
@@ -301,6 +310,7 @@ impl Watch {
         let took = self.now().saturating_sub(began);
         let calm = self.watcher.is_some() || self.options.revisions;
         let every = if calm { RELIST } else { RELIST_BLIND };
+        self.calm_from = self.now() + took * SHARE;
         self.list_at = self.now() + every.max(took * SHARE);
         self.not_before = self.now() + took * SHARE_HINTED;
     }
@@ -344,7 +354,7 @@ impl Watch {
         };
         self.tracker.took(name, look);
         self.changed |= self.unread.remove(name) || self.files.get(name) != Some(&file);
-        self.files.insert(name.to_owned(), file);
+        self.files.insert(name, file);
     }
 
     fn missed(&mut self, name: &str) {
@@ -362,22 +372,21 @@ impl Watch {
             return true;
         }
         let root = self.options.root.display().to_string();
-        let files = if self.trouble.is_some() { BTreeMap::new() } else { self.listing() };
-        let files = Arc::new(files);
+        let files = if self.trouble.is_some() { Shared::default() } else { self.listing() };
         let revision = self.listed_revision.clone().unwrap_or_default();
         let trouble = self.trouble.clone();
         self.tell.blocking_send(Sources { root, trouble, revision, files }).is_ok()
     }
 
-    fn listing(&self) -> BTreeMap<String, SourceFile> {
+    /// What is known, which the listing before shares with it but for what changed.
+    fn listing(&self) -> Shared<SourceFile> {
         let mut files = self.files.clone();
-        for name in &self.unread {
+        for name in self.unread.iter().filter(|name| !self.files.contains_key(name)) {
             // Its sessions are neither wanted anew nor gone.
-            let wait = SourceFile::Unreadable(BEING_WRITTEN.to_owned());
-            files.entry(name.clone()).or_insert(wait);
+            files.insert(name, SourceFile::Unreadable(BEING_WRITTEN.to_owned()));
         }
-        let missing: Vec<&String> =
-            self.files.keys().filter(|n| self.tracker.is_missing(n)).collect();
+        let mut missing = self.tracker.missing();
+        missing.retain(|name| self.files.contains_key(name));
         if !missing.is_empty() {
             leave_out_moved(&mut files, &missing);
         }
@@ -395,21 +404,31 @@ fn remembered(marker: &Path) -> Option<Identity> {
 
 /// A file that was renamed is missing under its old name for two seconds: what stands under
 /// another name by now is not there twice.
-fn leave_out_moved(files: &mut BTreeMap<String, SourceFile>, missing: &[&String]) {
-    let elsewhere: BTreeSet<(u8, String)> = files
-        .iter()
-        .filter(|(name, _)| !missing.contains(name))
-        .filter_map(|(_, file)| match file {
-            SourceFile::Parsed { objects, .. } => Some(objects.iter().map(key)),
-            SourceFile::Invalid(_) | SourceFile::Unreadable(_) => None,
-        })
-        .flatten()
+fn leave_out_moved(files: &mut Shared<SourceFile>, missing: &BTreeSet<&str>) {
+    let objects_of = |file: &SourceFile| match file {
+        SourceFile::Parsed { objects, .. } => Some(Arc::clone(objects)),
+        SourceFile::Invalid(_) | SourceFile::Unreadable(_) => None,
+    };
+    let of_missing = missing.iter().filter_map(|name| objects_of(files.get(name)?));
+    let sought: BTreeSet<_> = of_missing.flat_map(|all| keys(&all)).collect();
+    let others = files.iter().filter(|(name, _)| !missing.contains(name));
+    let elsewhere: BTreeSet<_> = others
+        .filter_map(|(_, file)| objects_of(file))
+        .flat_map(|all| keys(&all))
+        .filter(|key| sought.contains(key))
         .collect();
+    if elsewhere.is_empty() {
+        return;
+    }
     for name in missing {
-        if let Some(SourceFile::Parsed { objects, .. }) = files.get_mut(*name) {
+        if let Some(SourceFile::Parsed { objects, .. }) = files.get_mut(name) {
             Arc::make_mut(objects).retain(|object| !elsewhere.contains(&key(object)));
         }
     }
+}
+
+fn keys(objects: &[Object]) -> Vec<(u8, String)> {
+    objects.iter().map(key).collect()
 }
 
 fn key(object: &Object) -> (u8, String) {

@@ -1,12 +1,11 @@
 //! Every object that the sources hold, by name: kept up file by file, so that a listing costs what
 //! is different in it.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::{ClassName, ClassObject, Reason, Record, SessionName, SessionObject, Source};
-use crate::spec::{BEING_WRITTEN, Object, SourceFile, Sources};
+use crate::spec::{BEING_WRITTEN, Object, Shared, SourceFile, Sources};
 
 /// Objects of one name and where each stands, in the order of their sources.
 type Listed<O> = Vec<(Arc<O>, Source)>;
@@ -17,7 +16,7 @@ pub(super) struct Catalogue {
     pub(super) sessions: BTreeMap<SessionName, Listed<SessionObject>>,
     pub(super) classes: BTreeMap<ClassName, Listed<ClassObject>>,
     pub(super) broken: BTreeMap<String, (Reason, String)>,
-    files: Arc<BTreeMap<String, SourceFile>>,
+    files: Shared<SourceFile>,
     /// What was applied: as text, and what it says.
     applied: BTreeMap<String, (String, Vec<Object>)>,
 }
@@ -38,14 +37,14 @@ impl Catalogue {
         applied: &BTreeMap<String, String>,
     ) -> Touched {
         let mut touched = Touched::default();
-        let old = std::mem::replace(&mut self.files, Arc::clone(&sources.files));
-        touched.files = different(&old, &sources.files);
+        let old = std::mem::replace(&mut self.files, sources.files.clone());
+        touched.files = old.different(&sources.files, is_same);
         let files = touched.files.clone();
-        for (path, file) in files.iter().filter_map(|path| old.get_key_value(path)) {
+        for (path, file) in files.iter().filter_map(|path| Some((path, old.get(path)?))) {
             self.broken.remove(path);
             self.drop_all(objects_of(file), &Source::File(path.clone()), &mut touched);
         }
-        for (path, file) in files.iter().filter_map(|path| sources.files.get_key_value(path)) {
+        for (path, file) in files.iter().filter_map(|path| Some((path, sources.files.get(path)?))) {
             match file {
                 SourceFile::Parsed { .. } => (),
                 SourceFile::Invalid(errors) => {
@@ -177,36 +176,6 @@ fn drop_of<N: Ord, O>(all: &mut BTreeMap<N, Listed<O>>, name: &N, source: &Sourc
     listed.retain(|(_, known)| known != source);
     if listed.is_empty() {
         all.remove(name);
-    }
-}
-
-/// The paths under which two listings differ: both are walked in step, and what is shared is not
-/// looked into.
-fn different(
-    old: &Arc<BTreeMap<String, SourceFile>>,
-    new: &Arc<BTreeMap<String, SourceFile>>,
-) -> BTreeSet<String> {
-    let mut all = BTreeSet::new();
-    if Arc::ptr_eq(old, new) {
-        return all;
-    }
-    let (mut olds, mut news) = (old.iter().peekable(), new.iter().peekable());
-    loop {
-        let order = match (olds.peek(), news.peek()) {
-            (None, None) => return all,
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (Some((one, _)), Some((other, _))) => one.cmp(other),
-        };
-        let before = if order.is_le() { olds.next() } else { None };
-        let after = if order.is_ge() { news.next() } else { None };
-        let same = match (before, after) {
-            (Some((_, one)), Some((_, other))) => is_same(one, other),
-            _ => false,
-        };
-        if !same {
-            all.extend(before.or(after).map(|(path, _)| path.clone()));
-        }
     }
 }
 

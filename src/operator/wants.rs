@@ -21,7 +21,7 @@ use crate::model::{
     Timestamp,
 };
 use crate::plan::{Refused, Want};
-use crate::spec::{BEING_WRITTEN, NO_REVISION, Object};
+use crate::spec::{BEING_WRITTEN, NO_REVISION, Object, Shared};
 pub use crate::spec::{SourceFile, Sources};
 use crate::world::{Clock, Engine, Ledger, Objects, Probe, Workspaces};
 
@@ -221,15 +221,17 @@ impl Wants {
             root: sources.map_or(String::new(), |sources| sources.root.clone()),
             trouble: None,
             revision: String::new(),
-            files: Arc::default(),
+            files: Shared::default(),
         };
         if !whole && let Some(sources) = sources {
             imagined = sources.clone();
-            for file in Arc::make_mut(&mut imagined.files).values_mut() {
-                if let SourceFile::Parsed { objects, .. } = file
+            for (path, file) in &sources.files {
+                if let SourceFile::Parsed { objects, revision } = file
                     && objects.iter().any(|object| new.contains(&key_of(object)))
                 {
-                    Arc::make_mut(objects).retain(|object| !new.contains(&key_of(object)));
+                    let (mut objects, revision) = (Arc::clone(objects), revision.clone());
+                    Arc::make_mut(&mut objects).retain(|object| !new.contains(&key_of(object)));
+                    imagined.files.insert(path, SourceFile::Parsed { objects, revision });
                 }
             }
         }
@@ -242,7 +244,7 @@ impl Wants {
                 continue;
             }
             let path = self.catalogue.file_that_owns(&key).unwrap_or("(given)".to_owned());
-            imagine_in(Arc::make_mut(&mut imagined.files).entry(path), object);
+            imagine_in(&mut imagined.files, &path, object);
         }
         let mut wants = self.clone();
         wants.decide(&Around { sources: Some(&imagined), applied: &applied, settings, now });
@@ -268,8 +270,8 @@ impl Wants {
             });
         }
         let mut refused = self.refused();
-        for (path, file) in &*sources.files {
-            let refused = refused.remove(&Source::File(path.clone())).unwrap_or_default();
+        for (path, file) in &sources.files {
+            let refused = refused.remove(&Source::File(path.to_owned())).unwrap_or_default();
             let (state, revision, objects, errors) = match file {
                 SourceFile::Parsed { objects, revision } => {
                     let state = if refused.is_empty() { "Ok" } else { "Refused" };
@@ -282,7 +284,7 @@ impl Wants {
                     ("Unreadable", String::new(), Vec::new(), vec![format!("{path}: {error}")])
                 }
             };
-            let (source, state) = (path.clone(), state.to_owned());
+            let (source, state) = (path.to_owned(), state.to_owned());
             rows.push(SourceView { source, state, revision, objects, errors, git: None });
         }
         if !applied.is_empty() {
@@ -724,15 +726,13 @@ fn raw_of(object: &Object) -> String {
 }
 
 /// Puts an object into a file of an imagined listing, also if the file is broken now.
-fn imagine_in(file: std::collections::btree_map::Entry<'_, String, SourceFile>, object: Object) {
-    let none = || SourceFile::Parsed { objects: Arc::default(), revision: String::new() };
-    let file = file.or_insert_with(none);
-    if !matches!(file, SourceFile::Parsed { .. }) {
-        *file = none();
-    }
-    if let SourceFile::Parsed { objects, .. } = file {
-        Arc::make_mut(objects).push(object);
-    }
+fn imagine_in(files: &mut Shared<SourceFile>, path: &str, object: Object) {
+    let (mut objects, revision) = match files.get(path) {
+        Some(SourceFile::Parsed { objects, revision }) => (Arc::clone(objects), revision.clone()),
+        _ => Default::default(),
+    };
+    Arc::make_mut(&mut objects).push(object);
+    files.insert(path, SourceFile::Parsed { objects, revision });
 }
 
 fn refused(refusals: &[crate::spec::Refusal]) -> Refused {

@@ -1,13 +1,12 @@
 //! A listing of the watched directory as plain data, between the watcher that makes it and the
 //! operator that compares it with its records.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
 use super::parse::hex;
-use super::{Object, parse_file};
+use super::{Object, Shared, parse_file};
 
 /// One file of the watched directory.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,8 +40,8 @@ pub struct Sources {
     pub trouble: Option<String>,
     /// The commit that all of it is from; empty: the directory is no revision of a repository.
     pub revision: String,
-    /// Files by path relative to the root.
-    pub files: Arc<BTreeMap<String, SourceFile>>,
+    /// Files by path relative to the root. The next listing shares with this one what is the same.
+    pub files: Shared<SourceFile>,
 }
 
 /// Whether a file of this name is looked at at all.

@@ -48,6 +48,11 @@ pub(super) enum Found {
     Nothing,
 }
 
+/// Whether a name, or a directory it is in, is never looked at.
+pub(super) fn is_hidden(path: &str) -> bool {
+    path.split('/').any(|part| part.starts_with('.'))
+}
+
 impl Root {
     /// Opens the directory; the path to it may lead over links.
     pub(super) fn open(path: &Path, writable: bool) -> io::Result<Root> {
@@ -144,7 +149,7 @@ impl Root {
     /// Looks at one name. Those in a sub-directory are judged as a listing would.
     pub(super) fn look(&self, path: &str) -> Found {
         let name = path.rsplit('/').next().unwrap_or(path);
-        if path.split('/').any(|part| part.starts_with('.')) {
+        if is_hidden(path) {
             return Found::Nothing;
         }
         let parent = match path.rsplit_once('/') {

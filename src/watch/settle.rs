@@ -6,7 +6,7 @@
 //! [`VANISH`] apart. Files that vanish one soon after the other are gone together, so that the
 //! first of many is not acted on before their number is known.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Two equal looks this far apart make a file whole.
@@ -38,6 +38,8 @@ pub(super) enum Look {
 #[derive(Debug, Default)]
 pub(super) struct Tracker {
     names: BTreeMap<String, Track>,
+    /// Those of them that are looked at again soon: the others cost nothing until they change.
+    restless: BTreeSet<String>,
 }
 
 #[derive(Debug, Default)]
@@ -54,43 +56,65 @@ impl Tracker {
     /// A name was looked at: whether it is to be read now. `whole`: it was renamed in or closed
     /// from writing, and nothing was written to it since.
     pub(super) fn seen(&mut self, name: &str, look: &Look, whole: bool, now: Duration) -> bool {
-        let track = self.names.entry(name.to_owned()).or_default();
-        track.missing = None;
-        if track.taken.as_ref() == Some(look) {
-            track.newer = None;
-            return false;
-        }
-        match &track.newer {
-            _ if whole => true,
-            Some((before, since)) if before == look => now.saturating_sub(*since) >= SETTLE,
-            _ => {
-                track.newer = Some((look.clone(), now));
-                false
+        self.change(name, |track| {
+            track.missing = None;
+            if track.taken.as_ref() == Some(look) {
+                track.newer = None;
+                return false;
             }
+            match &track.newer {
+                _ if whole => true,
+                Some((before, since)) if before == look => now.saturating_sub(*since) >= SETTLE,
+                _ => {
+                    track.newer = Some((look.clone(), now));
+                    false
+                }
+            }
+        })
+    }
+
+    /// Changes how far a name is, and whether it is to be looked at again.
+    fn change<T>(&mut self, name: &str, how: impl FnOnce(&mut Track) -> T) -> T {
+        if !self.names.contains_key(name) {
+            self.names.insert(name.to_owned(), Track::default());
         }
+        let mut none = Track::default();
+        let track = self.names.get_mut(name).unwrap_or(&mut none);
+        let before = track.is_restless();
+        let told = how(track);
+        match (before, track.is_restless()) {
+            (false, true) => drop(self.restless.insert(name.to_owned())),
+            (true, false) => drop(self.restless.remove(name)),
+            _ => (),
+        }
+        told
     }
 
     /// It was read, and looked like this before and after.
     pub(super) fn took(&mut self, name: &str, look: Look) {
-        let track = self.names.entry(name.to_owned()).or_default();
-        *track = Track { taken: Some(look), newer: None, missing: None };
+        self.change(name, |track| {
+            *track = Track { taken: Some(look), newer: None, missing: None };
+        });
     }
 
     /// It could not be read as it looked: it has to settle anew.
     pub(super) fn again(&mut self, name: &str, look: Look, now: Duration) {
-        let track = self.names.entry(name.to_owned()).or_default();
-        track.newer = Some((look, now));
+        self.change(name, |track| track.newer = Some((look, now)));
     }
 
     /// A name is not there: whether it is gone for good, and forgotten.
     pub(super) fn missed(&mut self, name: &str, now: Duration) -> bool {
-        let Some(track) = self.names.get_mut(name) else { return false };
-        track.newer = None;
-        let since = *track.missing.get_or_insert(now);
+        if !self.names.contains_key(name) {
+            return false;
+        }
+        let (since, mourned) = self.change(name, |track| {
+            track.newer = None;
+            (*track.missing.get_or_insert(now), track.taken.is_some())
+        });
         // What never was in force is not mourned.
-        let gone = track.taken.is_none() || now >= gone_at(since, self.last_missing());
+        let gone = !mourned || now >= gone_at(since, self.last_missing());
         if gone {
-            self.names.remove(name);
+            self.forget(name);
         }
         gone
     }
@@ -98,6 +122,7 @@ impl Tracker {
     /// A name is known to be no more.
     pub(super) fn forget(&mut self, name: &str) {
         self.names.remove(name);
+        self.restless.remove(name);
     }
 
     /// Every name that is known.
@@ -105,32 +130,51 @@ impl Tracker {
         self.names.keys().map(String::as_str)
     }
 
+    /// Whether anything is known of a name.
+    pub(super) fn knows(&self, name: &str) -> bool {
+        self.names.contains_key(name)
+    }
+
     /// Whether it is missing and not gone yet.
     pub(super) fn is_missing(&self, name: &str) -> bool {
         self.names.get(name).is_some_and(|track| track.missing.is_some())
     }
 
+    /// The names that are missing and not gone yet.
+    pub(super) fn missing(&self) -> BTreeSet<&str> {
+        let missing = self.restless().filter(|(_, track)| track.missing.is_some());
+        missing.map(|(name, _)| name).collect()
+    }
+
+    fn restless(&self) -> impl Iterator<Item = (&str, &Track)> {
+        self.restless.iter().filter_map(|name| Some((name.as_str(), self.names.get(name)?)))
+    }
+
     /// Since when the last of those in force is missing.
     fn last_missing(&self) -> Option<Duration> {
-        let in_force = self.names.values().filter(|track| track.taken.is_some());
-        in_force.filter_map(|track| track.missing).max()
+        let in_force = self.restless().filter(|(_, track)| track.taken.is_some());
+        in_force.filter_map(|(_, track)| track.missing).max()
     }
 
     /// When the next look at something is due.
     pub(super) fn next(&self) -> Option<Duration> {
         let last = self.last_missing();
-        self.names.values().filter_map(|track| track.due(last)).min()
+        self.restless().filter_map(|(_, track)| track.due(last)).min()
     }
 
     /// The names whose next look is due.
     pub(super) fn due(&self, now: Duration) -> Vec<String> {
         let last = self.last_missing();
         let is_due = |track: &Track| track.due(last).is_some_and(|at| at <= now);
-        self.names.iter().filter(|(_, t)| is_due(t)).map(|(name, _)| name.clone()).collect()
+        self.restless().filter(|(_, t)| is_due(t)).map(|(name, _)| name.to_owned()).collect()
     }
 }
 
 impl Track {
+    fn is_restless(&self) -> bool {
+        self.newer.is_some() || self.missing.is_some()
+    }
+
     fn due(&self, last_missing: Option<Duration>) -> Option<Duration> {
         let settles = self.newer.as_ref().map(|(_, since)| *since + SETTLE);
         let vanishes = self.missing.map(|since| gone_at(since, last_missing));

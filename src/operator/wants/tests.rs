@@ -46,7 +46,7 @@ fn at(seconds: i64) -> Timestamp {
 
 /// A directory, what was applied, the records, and the wants of all that.
 struct Scene {
-    files: BTreeMap<String, SourceFile>,
+    files: Shared<SourceFile>,
     trouble: Option<String>,
     records: BTreeMap<SessionName, Arc<Record>>,
     settings: Settings,
@@ -56,13 +56,13 @@ struct Scene {
 
 impl Scene {
     fn new() -> Scene {
-        let (files, records) = (BTreeMap::new(), BTreeMap::new());
+        let (files, records) = (Shared::default(), BTreeMap::new());
         let wants = Wants::new(BTreeSet::new());
         Scene { files, trouble: None, records, settings: settings(), wants, now: at(0) }
     }
 
     fn write(&mut self, path: &str, text: &str) {
-        self.files.insert(path.to_owned(), read_source(path, text.as_bytes()));
+        self.files.insert(path, read_source(path, text.as_bytes()));
     }
 
     /// What is wanted and acceptable gets its record.
@@ -84,8 +84,8 @@ impl Scene {
     }
 
     fn listing(&self) -> Sources {
-        let files = if self.trouble.is_some() { BTreeMap::new() } else { self.files.clone() };
-        let files = Arc::new(files);
+        let none = self.trouble.is_some();
+        let files = if none { Shared::default() } else { self.files.clone() };
         let trouble = self.trouble.clone();
         Sources { root: "specs".to_owned(), trouble, revision: String::new(), files }
     }
@@ -129,7 +129,7 @@ fn what_is_wrong_with_the_sources_is_news_once_and_once_more_when_it_is_gone() {
     .assert_eq(&first);
     assert_eq!(scene.news(), "");
     let wait = SourceFile::Unreadable(BEING_WRITTEN.to_owned());
-    scene.files.insert("d.yaml".to_owned(), wait);
+    scene.files.insert("d.yaml", wait);
     assert_eq!(scene.news(), "", "nothing is wrong with what is being written");
     scene.files.remove("d.yaml");
     scene.write("a.yaml", &session("a", "two", "legal"));
@@ -167,7 +167,7 @@ fn a_session_waits_for_a_class_that_may_be_in_a_file_that_is_being_written() {
     let mut scene = Scene::new();
     let wait = SourceFile::Unreadable(BEING_WRITTEN.to_owned());
     scene.write("a.yaml", &session("a", "one", "legal"));
-    scene.files.insert("class.yaml".to_owned(), wait.clone());
+    scene.files.insert("class.yaml", wait.clone());
     assert_eq!(scene.news(), "");
     let name = SessionName::parse("a").unwrap();
     assert!(matches!(*scene.wants.of(&name, None), Want::Held { .. }));
@@ -180,7 +180,7 @@ fn a_session_waits_for_a_class_that_may_be_in_a_file_that_is_being_written() {
         + a.yaml: session/a: ClassNotFound: there is no class `legal`
     "#]]
     .assert_eq(&missing);
-    scene.files.insert("other.yaml".to_owned(), wait);
+    scene.files.insert("other.yaml", wait);
     assert_eq!(scene.news(), "", "what was told stays so");
     scene.files.remove("other.yaml");
     assert_eq!(scene.news(), "");
@@ -195,7 +195,7 @@ fn each_kind_of_trouble_is_told_where_it_stands() {
     scene.write("three.yaml", &session("three", "c", "nope"));
     scene.write("v.yaml", &session("v", "d", "legal"));
     scene.write("w.yaml", &session("w", "d", "legal"));
-    scene.files.insert("x.yaml".to_owned(), SourceFile::Unreadable("Permission denied".to_owned()));
+    scene.files.insert("x.yaml", SourceFile::Unreadable("Permission denied".to_owned()));
     let loose =
         class("web").replace("{image: web}", "{image: web, security: {dockerSocket: true}}");
     scene.write("y.yaml", &loose.replace("name: legal", "name: loose"));

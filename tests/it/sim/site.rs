@@ -15,6 +15,7 @@ use docket::model::{
 use docket::operator::handle::Handle;
 use docket::operator::{Operator, PruneGuard, Settings, SourceFile, Sources, rebuild};
 use docket::plan::{MinFree, Policy};
+use docket::spec::Shared;
 use docket::testing::clock::FakeClock;
 use docket::testing::disk::MemoryDisk;
 use docket::testing::engine::{FakeEngine, Machine};
@@ -107,8 +108,8 @@ impl Site {
 
     fn listing(&self) -> Sources {
         let specs = self.specs.lock().unwrap();
-        let mut files = BTreeMap::new();
-        files.insert("legal.yaml".to_owned(), file("legal.yaml", &class(specs.class)));
+        let mut files = Shared::default();
+        files.insert("legal.yaml", file("legal.yaml", &class(specs.class)));
         for (name, wish) in &specs.wishes {
             let path = format!("{name}.yaml");
             let parsed = if specs.broken.as_deref() == Some(name) {
@@ -116,13 +117,12 @@ impl Site {
             } else {
                 file(&path, &session(name, wish))
             };
-            files.insert(path, parsed);
+            files.insert(&path, parsed);
         }
         let trouble = specs.trouble.then(|| "the directory cannot be read".to_owned());
         if trouble.is_some() {
-            files.clear();
+            files = Shared::default();
         }
-        let files = Arc::new(files);
         Sources { root: "specs".to_owned(), trouble, revision: String::new(), files }
     }
 
