@@ -54,8 +54,12 @@ install() {
   local quiet=(-qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0)
   as_root env DEBIAN_FRONTEND=noninteractive apt-get update "${quiet[@]}" >&2 \
     || say "apt-get update complained; trying with the lists that are there"
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${quiet[@]}" \
-    "${missing[@]}" >&2 || die "could not install ${missing[*]}" "apt-get's words are above"
+  local words
+  words=$(as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${quiet[@]}" \
+    "${missing[@]}" 2>&1) || {
+    printf '%s\n' "$words" >&2
+    die "could not install ${missing[*]}" "apt-get's words are above"
+  }
 }
 
 # A server for ssh, for tests of repositories. Where it is new it is neither started nor enabled.
