@@ -308,11 +308,7 @@ fn unadmitted(
     match &one.want {
         Want::Held { reason, message, .. } => held(Phase::Pending, *reason, message),
         Want::Gone { .. } if containers.is_empty() => idle(Phase::Terminating, String::new()),
-        Want::Gone { .. } => held(
-            Phase::Unknown,
-            Reason::SourceUnknown,
-            "a container of this installation has no record and no source",
-        ),
+        Want::Gone { .. } => unknown(input, scarce, containers, name),
         Want::Present { resolved: Err(refused), .. } => {
             held(Phase::Rejected, refused.reason, &refused.message)
         }
@@ -325,7 +321,7 @@ fn unadmitted(
                 image: None,
             };
             match containers.iter().max_by_key(|c| c.attempt) {
-                Some(found) => rebuild(found, first, source.clone()),
+                Some(found) => rebuild(found, first, Some(source.clone())),
                 None => match scarce.owner_of_place(&object.user, &object.case, name) {
                     Some(owner) => held(
                         Phase::Pending,
@@ -339,8 +335,35 @@ fn unadmitted(
     }
 }
 
+/// Containers of ours of which no record and no source is left: taken in as what their labels say,
+/// so that they are seen, held, and end when that is confirmed.
+fn unknown(
+    input: &Input<'_>,
+    scarce: &Scarce,
+    containers: &[Container],
+    name: &SessionName,
+) -> SessionPlan {
+    let nobodys = |why: &str| {
+        let what = "a container of this installation has no record and no source";
+        held(Phase::Unknown, Reason::SourceUnknown, format!("{what}{why}"))
+    };
+    let Some(last) = containers.iter().max_by_key(|c| c.attempt) else { return nobodys("") };
+    if containers.iter().any(|c| c.uid != last.uid) {
+        return nobodys(", nor has another of its session: remove one of them");
+    }
+    let Some(detail) = &last.detail else { return nobodys("") };
+    let Some(applied) = crate::spec::found(last, detail, &input.policy.bounds) else {
+        return nobodys(", and its labels are not docket's: remove it");
+    };
+    let Applied { object, .. } = &applied;
+    if let Some(owner) = scarce.owner_of_place(&object.user, &object.case, name) {
+        return nobodys(&format!(", and session {owner} has its workspace: remove it"));
+    }
+    rebuild(last, applied, None)
+}
+
 /// A container of ours without a record: it is taken in as it is, and only then compared.
-fn rebuild(found: &Container, applied: Applied, source: Source) -> SessionPlan {
+fn rebuild(found: &Container, applied: Applied, source: Option<Source>) -> SessionPlan {
     let Some(detail) = &found.detail else {
         return idle(Phase::Preparing, "its container was not inspected yet");
     };

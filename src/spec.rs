@@ -7,6 +7,7 @@
 //! 3. [`mod@fingerprint`] says whether a live container is still the wanted one.
 //!
 //! 4. `check` judges a set of files as a whole, classes and limits included.
+//! 5. [`mod@found`] is the object of a container of which nothing else is left.
 //!
 //! What can be judged without class and operator is judged while parsing, with line and column;
 //! the rest is a [`Refusal`], which the session's status shows.
@@ -16,6 +17,7 @@ mod check;
 mod complain;
 mod expand;
 mod fingerprint;
+mod found;
 mod further;
 mod merge;
 mod parse;
@@ -33,6 +35,7 @@ mod wire;
 pub use check::{Found, check};
 pub use complain::Complaint;
 pub use fingerprint::fingerprint;
+pub use found::found;
 pub use parse::{FILE_MAX, Format, parse_as, parse_file, place_of};
 pub use resolve::resolve;
 pub use schema::{ObjectKind, schema};

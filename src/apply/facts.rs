@@ -109,8 +109,9 @@ where
         else {
             return Ok(());
         };
-        let mut record =
-            Record::admit(uid.clone(), (**applied).clone(), source.clone(), self.now());
+        let named = source.clone().unwrap_or(Source::Applied);
+        let mut record = Record::admit(uid.clone(), (**applied).clone(), named, self.now());
+        record.source_unseen = source.is_none();
         record.attempt = *attempt;
         record.port = *port;
         record.adopted = true;

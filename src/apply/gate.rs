@@ -70,7 +70,10 @@ pub(super) fn failed(
     now: Timestamp,
     random: u8,
 ) -> Failure {
-    let count = before.map_or(0, |failure| failure.count).saturating_add(1);
+    // What circumstances stood in the way of says nothing of the spec, nor the other way round.
+    let alike =
+        |failure: &&Failure| failure.reason.is_circumstance() == met.reason.is_circumstance();
+    let count = before.filter(alike).map_or(0, |failure| failure.count).saturating_add(1);
     let wait = if met.at_once { Duration::ZERO } else { delay(met.operation, spec, count, random) };
     let wait = TimeDelta::from_std(wait).unwrap_or(TimeDelta::MAX);
     Failure {
@@ -80,5 +83,39 @@ pub(super) fn failed(
         reason: met.reason,
         message: met.message.clone(),
         terminal: met.terminal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::world::{World, name};
+
+    #[test]
+    fn what_circumstances_stood_in_the_way_of_is_not_counted_against_a_spec() {
+        let world = World::parse("record ann-one");
+        let record = world.sessions[&name("ann-one")].record.clone().unwrap();
+        let spec = &record.applied.resolved;
+        let met = |reason| Met {
+            operation: Operation::Start,
+            reason,
+            message: String::new(),
+            terminal: false,
+            at_once: false,
+        };
+        let mut failure = None;
+        let mut counts = Vec::new();
+        for reason in [
+            Reason::PortConflict,
+            Reason::EngineUnreachable,
+            Reason::StartFailed,
+            Reason::StartFailed,
+            Reason::PortConflict,
+        ] {
+            let next = failed(failure.as_ref(), &met(reason), spec, world.now, 0);
+            counts.push(next.count);
+            failure = Some(next);
+        }
+        assert_eq!(counts, [1, 2, 1, 2, 1]);
     }
 }

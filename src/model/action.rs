@@ -195,8 +195,8 @@ pub enum Action {
         image_id: Option<String>,
         /// The spec in force from now on.
         applied: Box<Applied>,
-        /// Where that came from.
-        source: Source,
+        /// Where that came from; `None`: from its labels, and no source is known.
+        source: Option<Source>,
     },
 }
 

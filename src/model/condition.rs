@@ -118,6 +118,21 @@ macro_rules! reasons {
     };
 }
 
+impl Reason {
+    /// Whether a failure for this reason is no spec's doing: with another spec it would be the same.
+    /// So it is waited for, and never the cause to go back to an earlier spec.
+    pub const fn is_circumstance(self) -> bool {
+        matches!(
+            self,
+            Reason::PortConflict
+                | Reason::NameConflict
+                | Reason::EngineUnreachable
+                | Reason::LowSpace
+                | Reason::InProgress
+        )
+    }
+}
+
 reasons! {
     /// Everything is as wanted.
     Converged,

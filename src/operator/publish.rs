@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::apply::place;
-use crate::model::{LazyMode, SessionName};
+use crate::model::{LazyMode, Reason, SessionName};
 use crate::plan::{Input, Session, Want};
 use crate::status::{Facts, Transitions, view};
 use crate::world::{Clock, Engine, Ledger, Objects, Probe, Workspaces};
@@ -63,7 +63,9 @@ where
         let mut drawn = BTreeMap::new();
         for name in dirty {
             let Some(live) = self.live.get(name) else { continue };
-            if live.session.record.is_none() && matches!(live.session.want, Want::Gone { .. }) {
+            let unknown = live.plan.reason == Some(Reason::SourceUnknown);
+            let gone = matches!(live.session.want, Want::Gone { .. }) && !unknown;
+            if live.session.record.is_none() && gone {
                 continue;
             }
             let workspace = self.host_path(&live.session);

@@ -96,6 +96,8 @@ pub(super) struct Wants {
     vanished: BTreeMap<SessionName, Timestamp>,
     held: BTreeSet<SessionName>,
     confirmed: BTreeSet<SessionName>,
+    /// Everything that may name a session was read.
+    clear: bool,
 }
 
 impl Wants {
@@ -117,15 +119,20 @@ impl Wants {
             vanished: BTreeMap::new(),
             held: BTreeSet::new(),
             confirmed,
+            clear: false,
         }
     }
 
-    /// What is wanted of a session. What nobody ever named is not wanted.
+    /// What is wanted of a session. What nobody ever named is not wanted, once all was read that
+    /// may name it.
     pub(super) fn of(&self, name: &SessionName, record: Option<&Record>) -> Arc<Want> {
         match (self.decided.get(name), record) {
             (Some(want), _) => Arc::clone(want),
             (None, Some(_)) => {
                 Arc::new(held(Reason::SourceUnreadable, "the sources were not listed yet"))
+            }
+            (None, None) if !self.clear => {
+                Arc::new(held(Reason::SourceUnreadable, "a source that may name it was not read"))
             }
             (None, None) => Arc::new(Want::Gone { cause: "no source names it".to_owned() }),
         }
@@ -140,6 +147,11 @@ impl Wants {
         let named_twice = |reason: Reason| reason == Reason::DuplicateName;
         let want = self.decided.get(name).map(|want| &**want);
         matches!(want, Some(Want::Held { reason, .. }) if !named_twice(*reason))
+    }
+
+    /// Whether everything was read that may name a session.
+    pub(super) fn is_clear(&self) -> bool {
+        self.clear
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &SessionName> {
@@ -407,6 +419,7 @@ impl Wants {
         let guarded = |want: &Want| matches!(want, Want::Held { reason: Reason::PruneGuard, .. });
         let held = self.missing.iter().filter(|n| self.decided.get(*n).is_some_and(|w| guarded(w)));
         self.held = held.cloned().collect();
+        self.clear = sources.trouble.is_none() && self.catalogue.broken.is_empty();
         self.note_wrongs(sources, touched.files, touched.classes, unclear);
         changed
     }
@@ -773,7 +786,13 @@ where
             settings: &self.settings,
             now: self.doors.clock.now(),
         };
+        let clear = self.wants.is_clear();
         let changed = self.wants.decide(&around);
+        if clear != self.wants.is_clear() {
+            // What no source names is another thing now.
+            let nameless = self.live.iter().filter(|(_, live)| live.session.record.is_none());
+            self.dirty.extend(nameless.map(|(name, _)| name.clone()));
+        }
         #[cfg(feature = "testing")]
         self.wants.recount(&around);
         for News { place, wrong, gone } in self.wants.news() {

@@ -377,6 +377,7 @@ fn give_up_or_wait(view: &View<'_>, closed: &Closed, phase: Phase) -> SessionPla
     let tried = [Operation::Create, Operation::Start, Operation::Run]
         .iter()
         .filter_map(|op| view.record.failures.get(op))
+        .filter(|failure| !failure.reason.is_circumstance())
         .map(|failure| failure.count)
         .max()
         .unwrap_or_default();

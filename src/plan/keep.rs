@@ -297,7 +297,7 @@ fn image(
     if own.current.is_some_and(container::is_alive) {
         return Ok(());
     }
-    if container::may_roll_back(view.record) {
+    if !closed.reason.is_circumstance() && container::may_roll_back(view.record) {
         let message = format!("{}: {}", closed.reason, closed.message);
         return Err(Box::new(steps(
             Phase::Updating,

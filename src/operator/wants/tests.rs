@@ -163,6 +163,23 @@ fn that_a_repository_was_not_fetched_yet_is_no_news_but_that_it_is_gone_is() {
 }
 
 #[test]
+fn nobody_is_known_not_to_be_wanted_before_all_was_read() {
+    let mut scene = Scene::new();
+    let name = SessionName::parse("a").unwrap();
+    let held = |scene: &Scene| matches!(*scene.wants.of(&name, None), Want::Held { .. });
+    assert!(held(&scene), "nothing was listed");
+    scene.write("b.yaml", "kind: [");
+    scene.decide();
+    assert!(held(&scene), "it may be in what cannot be read");
+    scene.write("b.yaml", &session("b", "one", "legal"));
+    scene.decide();
+    assert!(matches!(*scene.wants.of(&name, None), Want::Gone { .. }));
+    scene.trouble = Some("specs cannot be opened".to_owned());
+    scene.decide();
+    assert!(held(&scene), "nothing can be read");
+}
+
+#[test]
 fn a_session_waits_for_a_class_that_may_be_in_a_file_that_is_being_written() {
     let mut scene = Scene::new();
     let wait = SourceFile::Unreadable(BEING_WRITTEN.to_owned());

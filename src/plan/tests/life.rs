@@ -118,12 +118,41 @@ fn a_lost_record_is_rebuilt_from_its_container() {
 }
 
 #[test]
-fn a_container_without_record_and_source_is_held() {
+fn a_container_without_record_and_source_is_taken_in_as_its_labels_say() {
     check(
         "gone ann-one
          container ann-one running port=8007",
         expect![[r#"
-            ann-one is Unknown: SourceUnknown: a container of this installation has no record and no source
+            ann-one is Preparing: its record was lost
+              rebuild the record from container docket-ann-one-1
+        "#]],
+    );
+}
+
+#[test]
+fn a_container_without_record_and_source_touches_no_workspace_of_another_session() {
+    check(
+        "want ann-one
+         record ann-one port=8001 attempt=1
+         container ann-one running attempt=1 port=8001 passing
+         gone ann-two
+         container ann-two running port=8007 case=one",
+        expect![[r#"
+            ann-one is Running
+              note ready, generation 1
+            ann-two is Unknown: SourceUnknown: a container of this installation has no record and no source, and session ann-one has its workspace: remove it
+        "#]],
+    );
+}
+
+#[test]
+fn two_containers_of_a_name_of_which_nothing_is_known_are_left_alone() {
+    check(
+        "gone ann-one
+         container ann-one running port=8007
+         container ann-one running port=8008 attempt=2 uid=stray",
+        expect![[r#"
+            ann-one is Unknown: SourceUnknown: a container of this installation has no record and no source, nor has another of its session: remove one of them
         "#]],
     );
 }

@@ -312,8 +312,9 @@ impl Life {
             }
             Action::Rebuild { uid, attempt, port, image_id, applied, source, .. } => {
                 let image = image_id.clone().unwrap();
-                let mut record =
-                    Record::admit(uid.clone(), (**applied).clone(), source.clone(), now);
+                let named = source.clone().unwrap_or(Source::Applied);
+                let mut record = Record::admit(uid.clone(), (**applied).clone(), named, now);
+                record.source_unseen = source.is_none();
                 (record.attempt, record.port, record.adopted) = (*attempt, *port, true);
                 let place = (record.user.clone(), record.case.clone());
                 record.workspace = self.disk.get(&place).map(|d| d.id);

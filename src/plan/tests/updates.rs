@@ -276,6 +276,30 @@ fn a_spec_that_ends_three_times_is_rolled_back() {
     );
 }
 
+/// With the spec before, somebody else would hold the ports all the same.
+#[test]
+fn a_spec_is_not_to_blame_for_ports_that_others_hold() {
+    check(
+        "want ann-one image=web2
+         record ann-one image=web2 generation=2 port=8001 was-ready=1 good=web fail=Start*6:PortConflict@11:59:59+10
+         container ann-one created image=web2 port=8001",
+        expect![[r#"
+            ann-one is Starting: PortConflict: waits until 12:00:09 after 6 failures: it did not work
+        "#]],
+    );
+}
+
+#[test]
+fn a_spec_is_not_to_blame_for_an_engine_that_did_not_look_for_its_image() {
+    check(
+        "want ann-one image=web2
+         record ann-one unpinned image=web2 generation=2 port=8001 was-ready=1 good=web fail=Image*2:EngineUnreachable@11:59:59+10",
+        expect![[r#"
+            ann-one is Preparing: EngineUnreachable: waits until 12:00:09 after 2 failures: it did not work
+        "#]],
+    );
+}
+
 #[test]
 fn a_spec_that_ends_once_gets_another_try() {
     check(

@@ -68,6 +68,44 @@ fn the_whole_state_directory_can_be_lost() {
     rig.ready("ann-one");
 }
 
+/// Nothing is left but containers and workspaces: those without a source are seen and held, lose
+/// nothing when their end is confirmed, and are taken up untouched when their source comes back.
+#[test]
+fn with_the_copies_of_the_records_lost_too_containers_tell_whose_they_are() {
+    let mut rig = Rig::new("labels");
+    rig.start();
+    for (name, user) in [("ann-one", "ann"), ("bob-one", "bob"), ("eve-one", "eve")] {
+        rig.write(&format!("{user}.yaml"), &session(name, user, "one", ""));
+    }
+    let (one, two) = (rig.ready("ann-one"), rig.ready("bob-one"));
+    let three = rig.ready("eve-one");
+    rig.kill();
+    std::fs::write(rig.workspace("bob", "one").join("last.txt"), "kept").unwrap();
+    std::fs::remove_dir_all(rig.path("state")).unwrap();
+    std::fs::remove_dir_all(rig.path("workspaces/.docket/records")).unwrap();
+    rig.remove("bob.yaml");
+    rig.remove("eve.yaml");
+    rig.start();
+    assert_eq!(rig.ready("ann-one")["status"]["container"]["id"], one["status"]["container"]["id"]);
+    for (name, before) in [("bob-one", &two), ("eve-one", &three)] {
+        let held =
+            rig.see("is held", name, |view| condition(view, "PruneHeld").1 == "SourceUnknown");
+        assert_eq!(held["metadata"]["uid"], before["metadata"]["uid"]);
+        assert_eq!(held["status"]["container"]["id"], before["status"]["container"]["id"]);
+        assert_eq!(held["status"]["port"], before["status"]["port"]);
+    }
+    rig.write("eve.yaml", &session("eve-one", "eve", "one", ""));
+    let back = rig.see("is taken up", "eve-one", |view| {
+        is_ready(view) && condition(view, "PruneHeld").0.is_empty()
+    });
+    assert_eq!(back["status"]["container"]["id"], three["status"]["container"]["id"]);
+    rig.ok(&["confirm-prune"]);
+    rig.gone("bob-one");
+    assert_eq!(stored(&rig, "bob", "one", "last.txt").as_deref(), Some("kept"));
+    assert!(!exists(&rig.workspace("bob", "one")));
+    rig.ready("ann-one");
+}
+
 #[test]
 fn what_was_applied_comes_back_after_the_state_directory_is_lost() {
     let mut rig = Rig::new("applied");

@@ -219,12 +219,6 @@ pub fn owed(site: &Site) -> Vec<String> {
         }
     }
     for one in containers.iter().filter(|one| !specs.wishes.contains_key(&one.session)) {
-        // Asked for by an operator that is long dead, made after its session ended and the state
-        // that knew so was lost: nobody knows whose it is, so it is held, as it must be.
-        let known = records.values().any(|record| record.name.as_str() == one.session);
-        if site.forgetful && one.state == ContainerState::Created && !known {
-            continue;
-        }
         owed.push(format!("container {} ({:?}) is left of what nobody wants", one.name, one.state));
     }
     for record in records.values().filter(|r| !specs.wishes.contains_key(r.name.as_str())) {
