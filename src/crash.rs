@@ -2,7 +2,8 @@
 //!
 //! `DOCKET_CRASH=before-create:2` aborts `docket run` the second time that it is about to make a
 //! container: no destructor runs, nothing is flushed, as with kill -9 at that very place. Without
-//! the variable a place costs one look at a value that never changes.
+//! the variable a place costs one look at a value that never changes. `DOCKET_CRASH=panic:before-create:2`
+//! fails an assertion there instead.
 
 use std::fmt;
 use std::future::Future;
@@ -159,6 +160,8 @@ pub fn points() -> impl Iterator<Item = Point> {
 struct Armed {
     point: Point,
     at: u64,
+    /// Not the end of the process, but of what is being done.
+    panics: bool,
     passed: AtomicU64,
 }
 
@@ -184,11 +187,12 @@ fn names() -> String {
 
 fn parse(text: &str) -> Result<Armed, Unknown> {
     let form = || Unknown::Form(text.to_owned());
-    let (name, number) = text.split_once(':').ok_or_else(form)?;
+    let rest = text.strip_prefix("panic:");
+    let (name, number) = rest.unwrap_or(text).split_once(':').ok_or_else(form)?;
     let at = number.parse().ok().filter(|at| *at > 0).ok_or_else(form)?;
     let point = points().find(|point| point.to_string() == name);
     let point = point.ok_or_else(|| Unknown::Point { name: name.to_owned() })?;
-    Ok(Armed { point, at, passed: AtomicU64::new(0) })
+    Ok(Armed { point, at, panics: rest.is_some(), passed: AtomicU64::new(0) })
 }
 
 /// Takes the text of `DOCKET_CRASH`, once in the life of the process.
@@ -197,7 +201,7 @@ fn parse(text: &str) -> Result<Armed, Unknown> {
 /// The text names no place, or no number.
 pub fn arm(text: &str) -> Result<(), Unknown> {
     let armed = parse(text)?;
-    tracing::warn!(point = %armed.point, time = armed.at, "DOCKET_CRASH: it will abort there");
+    tracing::warn!(point = %armed.point, time = armed.at, "DOCKET_CRASH: it will end there");
     let _the_first_counts = ARMED.set(armed);
     Ok(())
 }
@@ -208,6 +212,7 @@ pub fn point(side: Side, effect: Effect) {
     if armed.point == Point(side, effect)
         && armed.passed.fetch_add(1, Ordering::SeqCst) + 1 == armed.at
     {
+        assert!(!armed.panics, "DOCKET_CRASH: {} was passed {} times", armed.point, armed.at);
         tracing::error!(point = %armed.point, time = armed.at, "DOCKET_CRASH: aborting");
         std::process::abort();
     }
@@ -231,7 +236,8 @@ mod tests {
         assert_eq!(all.len(), 2 * EFFECTS.len() + HALVES.len());
         for point in all {
             let armed = parse(&format!("{point}:3")).unwrap();
-            assert_eq!((armed.point, armed.at), (point, 3));
+            assert_eq!((armed.point, armed.at, armed.panics), (point, 3, false));
+            assert!(parse(&format!("panic:{point}:1")).unwrap().panics);
         }
     }
 

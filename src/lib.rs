@@ -12,6 +12,7 @@ pub mod apply;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod contain;
 pub mod crash;
 pub mod docker;
 pub mod gate;

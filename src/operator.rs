@@ -37,7 +37,7 @@ use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::apply::{Doors, Ran};
+use crate::apply::{Doors, Ran, StepError};
 use crate::model::{
     Action, ClassName, ContainerId, Event, Health, Look, Record, SessionName, SessionPlan, Space,
     Timestamp,
@@ -98,7 +98,7 @@ enum Inner {
     /// A container showed a sign of use.
     Used { name: SessionName, id: ContainerId, started_at: Option<Timestamp>, used: Use },
     /// A background sync is done.
-    Synced { name: SessionName, error: Option<String> },
+    Synced { name: SessionName, error: Option<StepError> },
     /// A hydration got further.
     Moved { name: SessionName },
     /// What a prober knows changed.
@@ -167,6 +167,10 @@ struct Live {
     missed: BTreeSet<ContainerId>,
     /// The same steps so often in a row without an end.
     repeats: u32,
+    /// Why its last steps ended with nothing known to be kept in the ledger, if they did.
+    unkept: Option<String>,
+    /// What an assertion that failed in its steps said: nothing is done for it any more.
+    broken: Option<String>,
     /// Not planned before (a loop that spins is slowed down).
     not_before: Option<Instant>,
     prober: Option<Prober>,

@@ -43,6 +43,10 @@ pub struct Facts<'a> {
     pub stubs: Option<&'a str>,
     /// The commit that the files of the sources are from; empty: they are from no repository.
     pub revision: &'a str,
+    /// Why its last steps ended with nothing known to be kept in the ledger, if they did.
+    pub unkept: Option<&'a str>,
+    /// What an assertion that failed in its steps said: it stands still.
+    pub broken: Option<&'a str>,
     /// When the next pass comes without any event.
     pub next_pass: Option<Timestamp>,
     /// How far its hydration is, while one is under way.

@@ -71,6 +71,9 @@ pub enum StepError {
     /// The session has no record any more.
     #[error("the session has no record any more")]
     NoRecord,
+    /// An assertion failed: what is half done is not known.
+    #[error("an assertion failed: {0}")]
+    Broken(String),
     /// Somebody asked to stop here.
     #[error("interrupted")]
     Interrupted,
@@ -96,6 +99,14 @@ pub struct Ran {
     pub error: Option<(String, StepError)>,
     /// An effect's outcome is not known: only a complete listing tells.
     pub unknown: bool,
+}
+
+impl Ran {
+    /// An assertion failed in it.
+    pub fn broken(uid: Option<Uid>, why: String) -> Ran {
+        let error = Some(("its steps".to_owned(), StepError::Broken(why)));
+        Ran { uid, touched: Vec::new(), error, unknown: true }
+    }
 }
 
 /// One run for one session.

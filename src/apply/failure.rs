@@ -64,7 +64,10 @@ where
             StepError::Files(error) => (files_reason(error.kind()), false, false),
             StepError::NotSafe(_) | StepError::NoFile(_) => (Reason::FileSkipped, false, false),
             StepError::LookAgain(_) => (Reason::InProgress, false, false),
-            StepError::Ledger(_) | StepError::NoRecord | StepError::Interrupted => return None,
+            StepError::Ledger(_)
+            | StepError::Broken(_)
+            | StepError::NoRecord
+            | StepError::Interrupted => return None,
         };
         Some(Met { operation, reason, message: one_line(&met.to_string()), terminal, at_once })
     }

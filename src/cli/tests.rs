@@ -90,7 +90,7 @@ fn waiting() -> Arc<SessionView> {
                 condition("Ready", "False", "ImagePullFailed", "no such host"),
                 condition("Accepted", "True", "Accepted", ""),
                 condition("ImageReady", "False", "ImagePullFailed", "no such \u{1b}[2J host"),
-                condition("Reconciling", "True", "BackOff", ""),
+                condition("Reconciling", "True", "StartFailed", ""),
                 condition("Healthy", "Unknown", "Waiting", ""),
             ],
             "files": {"unsynced": 3, "unsyncedBytes": 41984},
@@ -349,7 +349,7 @@ fn what_is_missing_is_explained_with_its_time() {
         bob-one is Preparing, not ready (ImagePullFailed: no such host).
         Not as asked for, or under way:
           ImageReady=False for 2m: ImagePullFailed: no such \u{1b}[2J host
-          Reconciling=True for 2m: BackOff
+          Reconciling=True for 2m: StartFailed
           Healthy=Unknown for 2m: Waiting
         What blocks it:
           Image failed 2 times in a row, last: no such host
@@ -519,7 +519,7 @@ fn a_description_of_what_is_not_there_yet_is_one_too() {
           TYPE          STATUS    REASON            SINCE   MESSAGE
           Ready         False     ImagePullFailed   2m      no such host
           ImageReady    False     ImagePullFailed   2m      no such \u{1b}[2J host
-          Reconciling   True      BackOff           2m
+          Reconciling   True      StartFailed       2m
           Healthy       Unknown   Waiting           2m
           and as they should be: Accepted
         Plan:

@@ -2,7 +2,6 @@
 //! Only the last is a reason to move a store aside.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::world::LedgerError;
 
@@ -73,12 +72,7 @@ fn says_system(text: &str) -> bool {
 
 /// Runs a step of sled, which panics where it did not expect what it read.
 pub(super) fn guarded<T>(step: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
-    catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|panic| {
-        let text = panic
-            .downcast_ref::<String>()
-            .cloned()
-            .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
-            .unwrap_or_default();
+    crate::contain::contained(step).unwrap_or_else(|text| {
         Err(match () {
             () if says_full(&text) => Fault::Space(text),
             () if says_system(&text) => Fault::System(text),

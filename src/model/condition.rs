@@ -212,8 +212,6 @@ reasons! {
     Completed,
     /// It ended again and again.
     CrashLoopBackOff,
-    /// A failed operation waits for its time.
-    BackOff,
     /// `state: Stopped` or `docket stop`.
     Stopped,
     /// `lifetime.maxAge` is over.
@@ -266,8 +264,6 @@ reasons! {
     Synced,
     /// Edits wait for the next sync.
     Unsynced,
-    /// A sync failed.
-    SyncFailed,
     /// Files were skipped by a limit.
     FileSkipped,
     /// The secret's file cannot be used.

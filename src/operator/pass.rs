@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::apply::{Ran, StepError};
+use crate::contain::{contained, contained_while};
 use crate::model::{
     Action, Container, ContainerState, Health, Look, Network, Phase, SessionName, SyncKind,
 };
@@ -146,14 +147,22 @@ where
         turns.sort_by_key(|(_, live)| crate::plan::turn(&live.session));
         let plans = turns
             .into_iter()
-            .filter(|(_, live)| live.main.is_none())
+            .filter(|(_, live)| live.main.is_none() && live.broken.is_none())
             .filter(|(_, live)| live.not_before.is_none_or(|at| at <= now))
             .map(|(name, live)| {
-                (name.clone(), crate::plan::session(&input, &mut scarce, name, &live.session))
+                let decide = || crate::plan::session(&input, &mut scarce, name, &live.session);
+                (name.clone(), contained(decide))
             })
-            .collect();
+            .collect::<Vec<_>>();
         self.scarce = scarce;
-        plans
+        let mut good = Vec::new();
+        for (name, plan) in plans {
+            match plan {
+                Ok(plan) => good.push((name, plan)),
+                Err(why) => self.broke(&name, why),
+            }
+        }
+        good
     }
 
     /// Hands a plan's steps to runners.
@@ -203,13 +212,15 @@ where
                     let _loop_is_gone = tell.send(Inner::Step { name: name.clone() });
                 }
             };
-            let work = crate::apply::run(&doors, &name, uid, &actions, &cancel, begins);
+            let work = crate::apply::run(&doors, &name, uid.clone(), &actions, &cancel, begins);
             let began = Instant::now();
+            let work = contained_while(work);
             let ran = if actions.iter().any(|action| matches!(action, Action::Hydrate)) {
                 shown(work, &tell, &name).await
             } else {
                 work.await
             };
+            let ran = ran.unwrap_or_else(|why| Ran::broken(uid, why));
             let result = match &ran.error {
                 None => "done",
                 Some((_, StepError::Interrupted)) => "interrupted",
@@ -250,23 +261,40 @@ where
         tokio::spawn(async move {
             let never = CancellationToken::new();
             let actions = [Action::Sync { kind: SyncKind::Background }];
-            let ran = crate::apply::run(&doors, &name, Some(uid), &actions, &never, |_| ()).await;
-            let error = ran.error.and_then(|(_, error)| match error {
-                StepError::Interrupted | StepError::NoRecord => None,
-                error => Some(error.to_string()),
-            });
+            let work =
+                crate::apply::run(&doors, &name, Some(uid.clone()), &actions, &never, |_| ());
+            let ran = contained_while(work).await;
+            let ran = ran.unwrap_or_else(|why| Ran::broken(Some(uid), why));
+            let error = ran.error.map(|(_, error)| error);
+            let error = error
+                .filter(|error| !matches!(error, StepError::Interrupted | StepError::NoRecord));
             let _loop_is_gone = tell.send(Inner::Synced { name, error });
         });
     }
 
-    pub(super) fn synced(&mut self, name: &SessionName, error: Option<String>) {
+    pub(super) fn synced(&mut self, name: &SessionName, error: Option<StepError>) {
         if let Some(error) = &error {
             tracing::warn!(session = %name, %error, "a background sync failed");
         }
+        if let Some(StepError::Broken(why)) = &error {
+            self.broke(name, why.clone());
+        }
+        let error = error.map(|error| error.to_string());
         if let Some(live) = self.live.get_mut(name) {
             live.files = false;
         }
         self.finish_syncs(name, error);
+        self.dirty.insert(name.clone());
+    }
+
+    /// An assertion failed in what was done for a session: nothing more is, until the next start.
+    fn broke(&mut self, name: &SessionName, why: String) {
+        tracing::error!(session = %name, assertion = %why, "an assertion failed; this session stands still");
+        let now = self.doors.clock.now();
+        self.doors.book.event(now, Some(name), true, "InternalError", &why);
+        if let Some(live) = self.live.get_mut(name) {
+            live.broken = Some(why);
+        }
         self.dirty.insert(name.clone());
     }
 
@@ -281,9 +309,16 @@ where
             }
             None => tracing::debug!(session = %name, "its steps are done"),
         }
+        if let Some((_, StepError::Broken(why))) = &ran.error {
+            self.broke(name, why.clone());
+        }
         let looks = self.looks;
         let Some(live) = self.live.get_mut(name) else { return };
         live.main = None;
+        live.unkept = match &ran.error {
+            Some((_, StepError::Ledger(error))) => Some(error.to_string()),
+            _ => None,
+        };
         live.touched_at = Some(Instant::now());
         let missed = std::mem::take(&mut live.missed);
         if ran.unknown {

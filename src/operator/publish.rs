@@ -79,6 +79,8 @@ where
                 busy: busy.as_deref(),
                 stubs: stubs.as_deref(),
                 revision: self.sources.as_ref().map_or("", |sources| &sources.revision),
+                broken: live.broken.as_deref(),
+                unkept: live.unkept.as_deref(),
                 next_pass: None,
                 progress: live
                     .session

@@ -195,6 +195,8 @@ where
             looked_at: false,
             missed: BTreeSet::new(),
             repeats: 0,
+            unkept: None,
+            broken: None,
             not_before: None,
             prober: None,
             idler: None,

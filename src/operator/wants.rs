@@ -8,6 +8,7 @@
 //! 3. A session with a record and without an object is held while anything is unclear, and is
 //!    gone only when its absence is proven and the prune guard lets it go.
 
+mod news;
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +22,7 @@ use crate::model::{
     Timestamp,
 };
 use crate::plan::{Refused, Want};
-use crate::spec::{BEING_WRITTEN, NO_REVISION, Object, Shared};
+use crate::spec::{Object, Shared};
 pub use crate::spec::{SourceFile, Sources};
 use crate::world::{Clock, Engine, Ledger, Objects, Probe, Workspaces};
 
@@ -29,6 +30,7 @@ use super::catalogue::{Catalogue, parse};
 use super::claims::Claims;
 use super::handle::{Answer, Refusal, SourceView};
 use super::{Operator, Settings};
+use news::{At, News, wrong_with};
 
 /// Files that vanish within this long count together.
 const WAVE: TimeDelta = TimeDelta::seconds(60);
@@ -49,26 +51,6 @@ pub(super) struct Around<'a> {
     applied: &'a BTreeMap<String, String>,
     settings: &'a Settings,
     now: Timestamp,
-}
-
-/// Where something is wrong.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum At {
-    Root,
-    File(String),
-    Session(SessionName),
-    Class(ClassName),
-}
-
-/// Something began to be wrong with the sources, or is not any more.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct News {
-    /// Where it is.
-    pub(super) place: String,
-    /// What.
-    pub(super) wrong: String,
-    /// That it is no more.
-    pub(super) gone: bool,
 }
 
 /// The wants of all sessions, and what was seen before.
@@ -165,11 +147,6 @@ impl Wants {
         let due = touched.is_some();
         self.stale.extend(touched.into_iter().flatten());
         due
-    }
-
-    /// What began to be wrong with the sources, or is not any more, since this was asked last.
-    pub(super) fn news(&mut self) -> Vec<News> {
-        std::mem::take(&mut self.news)
     }
 
     /// A session is over: nothing of it is remembered. Whether its end had been confirmed.
@@ -466,105 +443,6 @@ impl Wants {
         Some(want)
     }
 
-    /// Takes in what is wrong with these files and classes, and with the directory. While that
-    /// cannot be seen nothing is known to be mended.
-    fn note_wrongs(
-        &mut self,
-        sources: &Sources,
-        files: BTreeSet<String>,
-        classes: BTreeSet<ClassName>,
-        unclear: bool,
-    ) {
-        // At a first start that is no fault, and what keeps it from coming is told by its follower.
-        let is_told =
-            |trouble: &String| !trouble.ends_with(NO_REVISION) || !sources.files.is_empty();
-        self.note_wrong(At::Root, sources.trouble.clone().filter(is_told));
-        if sources.trouble.is_some() {
-            return;
-        }
-        let mut anew: BTreeSet<At> = files.into_iter().map(At::File).collect();
-        anew.extend(classes.into_iter().map(At::Class));
-        if unclear {
-            // Nothing was taken in meanwhile.
-            anew.extend(self.wrongs.keys().cloned());
-            anew.extend(self.catalogue.classes.keys().cloned().map(At::Class));
-            anew.extend(self.decided.keys().cloned().map(At::Session));
-        }
-        for at in anew {
-            let wrong = match &at {
-                At::File(path) => match sources.files.get(path) {
-                    Some(SourceFile::Invalid(errors)) => errors.clone(),
-                    Some(SourceFile::Unreadable(error)) if error == BEING_WRITTEN => continue,
-                    Some(SourceFile::Unreadable(error)) => vec![format!("{path}: {error}")],
-                    Some(SourceFile::Parsed { .. }) | None => Vec::new(),
-                },
-                At::Class(name) => {
-                    let listed = self.catalogue.classes.get(name).map_or(&[][..], Vec::as_slice);
-                    let places: Vec<String> = listed.iter().map(|(_, s)| source_text(s)).collect();
-                    let places = (places.len() > 1).then(|| places.join(" and "));
-                    let twice = |places| {
-                        format!(
-                            "DuplicateName: class {name} is in {places}: the one in force stays"
-                        )
-                    };
-                    places.map(twice).into_iter().collect()
-                }
-                At::Session(name) => {
-                    let want = self.decided.get(name);
-                    want.and_then(|want| wrong_with(want)).into_iter().collect()
-                }
-                At::Root => continue,
-            };
-            self.note_wrong(at, wrong);
-        }
-    }
-
-    /// Takes in what is wrong somewhere now: what is new of it, or gone, is told once.
-    fn note_wrong(&mut self, at: At, wrong: impl IntoIterator<Item = String>) {
-        let now: Vec<String> = wrong.into_iter().collect();
-        let known = self.wrongs.get(&at);
-        let before = known.map_or(&[][..], |(_, wrongs)| wrongs.as_slice());
-        if before == now {
-            return;
-        }
-        let place = self.place_of(&at);
-        // What is gone may stand nowhere any more.
-        let was = known.map_or_else(String::new, |(place, _)| place.clone());
-        let told = |place: &String, wrong: &String, gone| News {
-            place: place.clone(),
-            wrong: wrong.clone(),
-            gone,
-        };
-        let gone = before.iter().filter(|wrong| !now.contains(wrong));
-        let came = now.iter().filter(|wrong| !before.contains(wrong));
-        let gone = gone.map(|wrong| told(&was, wrong, true));
-        let news: Vec<News> = gone.chain(came.map(|wrong| told(&place, wrong, false))).collect();
-        self.news.extend(news);
-        if now.is_empty() {
-            self.wrongs.remove(&at);
-        } else {
-            self.wrongs.insert(at, (place, now));
-        }
-    }
-
-    fn place_of(&self, at: &At) -> String {
-        let sources = |listed: Vec<&Source>| {
-            listed.into_iter().map(source_text).collect::<Vec<_>>().join(" and ")
-        };
-        match at {
-            At::Root => "the watched directory".to_owned(),
-            At::File(path) => path.clone(),
-            At::Session(name) => {
-                let listed = self.catalogue.sessions.get(name).into_iter().flatten();
-                sources(listed.map(|(_, source)| source).collect())
-            }
-            At::Class(name) => {
-                let listed = self.catalogue.classes.get(name).into_iter().flatten();
-                sources(listed.map(|(_, source)| source).collect())
-            }
-        }
-    }
-
     /// The classes in force; those whose file is broken stay as they were. Returns which changed.
     fn reclass(&mut self, sources: &Sources) -> BTreeSet<ClassName> {
         let mut classes = BTreeMap::new();
@@ -691,19 +569,6 @@ impl Wants {
             ),
             _ => Want::Gone { cause: format!("{path} is gone") },
         }
-    }
-}
-
-/// What is wrong with a session's object, for the log and `docket get sources`.
-fn wrong_with(want: &Want) -> Option<String> {
-    match want {
-        Want::Held { reason: reason @ Reason::DuplicateName, message, prune: false } => {
-            Some(format!("{reason}: {message}"))
-        }
-        Want::Present { object, resolved: Err(refused), .. } => {
-            Some(format!("session/{}: {}: {}", object.name, refused.reason, refused.message))
-        }
-        _ => None,
     }
 }
 

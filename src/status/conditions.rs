@@ -442,10 +442,11 @@ fn ready(scene: &Scene<'_>, facts: &[Draft]) -> Verdict {
     if scene.record().is_none() {
         let refused =
             facts.iter().find(|d| d.kind == ConditionType::Accepted && d.status != Truth::True);
-        let (reason, message) = match (refused, scene.plan.reason) {
-            (Some(refused), _) => (refused.reason, refused.message.clone()),
-            (None, Some(reason)) => (reason, scene.cause()),
-            (None, None) => (Reason::InProgress, scene.cause()),
+        let (reason, message) = match (refused, trouble(scene), scene.plan.reason) {
+            (Some(refused), ..) => (refused.reason, refused.message.clone()),
+            (None, Some(trouble), _) => trouble,
+            (None, None, Some(reason)) => (reason, scene.cause()),
+            (None, None, None) => (Reason::InProgress, scene.cause()),
         };
         return no(reason, message);
     }
@@ -458,6 +459,13 @@ fn ready(scene: &Scene<'_>, facts: &[Draft]) -> Verdict {
     }
 }
 
+/// What keeps docket itself from doing anything for the session.
+fn trouble(scene: &Scene<'_>) -> Option<(Reason, String)> {
+    let told = |reason, why: Option<&str>| Some((reason, why?.to_owned()));
+    told(Reason::InternalError, scene.facts.broken)
+        .or_else(|| told(Reason::LedgerFailed, scene.facts.unkept))
+}
+
 /// Ready is what the first condition that stands in its way says.
 fn because(scene: &Scene<'_>, draft: &Draft) -> Verdict {
     let starting = draft.kind == ConditionType::Healthy
@@ -465,9 +473,10 @@ fn because(scene: &Scene<'_>, draft: &Draft) -> Verdict {
     let status = if starting { Truth::False } else { draft.status };
     let suspended = draft.status == Truth::False && suspended(scene).is_some();
     let vague = matches!(draft.reason, Reason::InProgress | Reason::Waiting | Reason::NotStarted);
-    match scene.plan.reason {
+    match (scene.plan.reason, trouble(scene)) {
         _ if suspended => no(Reason::Suspended, "left alone on request"),
-        Some(reason) if vague => (status, reason, scene.cause()),
+        (_, Some((reason, message))) if vague => (status, reason, message),
+        (Some(reason), _) if vague => (status, reason, scene.cause()),
         _ => {
             let empty = draft.message.is_empty();
             let message = if empty { scene.cause() } else { draft.message.clone() };
@@ -512,6 +521,11 @@ fn published(scene: &Scene<'_>) -> Verdict {
 
 /// Why nothing will happen without a change from outside.
 fn stalled(scene: &Scene<'_>, facts: &[Draft]) -> Option<(Reason, String)> {
+    if let Some(why) = scene.facts.broken {
+        let message =
+            format!("an assertion failed, and it stands still until docket starts again: {why}");
+        return Some((Reason::InternalError, message));
+    }
     if scene.at_work() {
         return None;
     }
@@ -533,6 +547,12 @@ fn stalled(scene: &Scene<'_>, facts: &[Draft]) -> Option<(Reason, String)> {
 
 /// Why it is not yet what was asked for, while that is worked on or waited for.
 fn reconciling(scene: &Scene<'_>, facts: &[Draft]) -> Option<(Reason, String)> {
+    if scene.facts.broken.is_some() {
+        return None;
+    }
+    if let Some(why) = scene.facts.unkept {
+        return Some((Reason::LedgerFailed, why.to_owned()));
+    }
     let busy = scene.facts.busy.map(str::to_owned);
     if scene.at_work() {
         return Some((Reason::InProgress, busy.unwrap_or_else(|| scene.cause())));

@@ -17,6 +17,17 @@ fn look(world: &World, busy: Option<&str>) -> Vec<Viewed> {
 
 /// What is told while this plan's steps are under way.
 fn look_amid(world: &World, plan: &Plan, busy: Option<&str>) -> Vec<Viewed> {
+    look_with(world, plan, busy, Trouble::default())
+}
+
+/// What keeps docket itself from doing anything.
+#[derive(Default)]
+struct Trouble<'a> {
+    unkept: Option<&'a str>,
+    broken: Option<&'a str>,
+}
+
+fn look_with(world: &World, plan: &Plan, busy: Option<&str>, trouble: Trouble<'_>) -> Vec<Viewed> {
     let input = world.input();
     let prefix = ContainerPrefix::parse("docket").unwrap();
     let remembered = Transitions::new();
@@ -28,6 +39,8 @@ fn look_amid(world: &World, plan: &Plan, busy: Option<&str>) -> Vec<Viewed> {
         busy,
         stubs: None,
         revision: "",
+        unkept: trouble.unkept,
+        broken: trouble.broken,
         next_pass: None,
         remembered: &remembered,
     };
@@ -92,6 +105,87 @@ fn a_session_that_ends_by_itself_says_when_and_what_keeps_it() {
               lifetime over 11:00:00 Network 11:59:40, idle 12:00:40
         "#]],
     );
+}
+
+/// F27: a disk without room under the state.
+#[test]
+fn what_cannot_be_written_down_is_told_whatever_the_session_waits_for() {
+    let world = World::parse(
+        "want      ann-one
+         want      bob-one
+         record    bob-one port=8001",
+    );
+    let unkept = Some("the ledger cannot commit: no space");
+    let trouble = Trouble { unkept, broken: None };
+    let viewed = look_with(&world, &world.plan(), None, trouble);
+    let text: String = viewed.iter().map(draw).collect();
+    expect![[r#"
+        ann-one Starting
+          Ready False LedgerFailed: the ledger cannot commit: no space
+          Accepted True Accepted
+          WorkspaceReady False InProgress
+          FilesReady False InProgress
+          PortReady False InProgress
+          ImageReady False InProgress
+          ContainerReady False InProgress
+          Healthy Unknown Waiting: there is no container
+          UpToDate False InProgress
+          FilesSynced Unknown NotStarted: there are no files yet
+          Reconciling True LedgerFailed: the ledger cannot commit: no space
+        bob-one Starting
+          Ready False LedgerFailed: the ledger cannot commit: no space
+          Accepted True Accepted
+          WorkspaceReady True Converged
+          FilesReady True Converged
+          PortReady True Converged
+          ImageReady True Converged: pinned to sha256:web
+          ContainerReady False InProgress
+          Healthy Unknown Waiting: its container does not run
+          UpToDate False InProgress
+          FilesSynced True Synced
+          Reconciling True LedgerFailed: the ledger cannot commit: no space
+    "#]]
+    .assert_eq(&text);
+}
+
+#[test]
+fn a_session_that_an_assertion_stopped_says_so_and_that_docket_must_start_again() {
+    let world = World::parse(
+        "want      ann-one
+         record    ann-one port=8001 ready
+         container ann-one exited port=8001 exit=1
+         want      bob-one",
+    );
+    let trouble = Trouble { unkept: None, broken: Some("1 is not 2") };
+    let viewed = look_with(&world, &world.plan(), None, trouble);
+    let text: String = viewed.iter().map(draw).collect();
+    expect![[r#"
+        ann-one Restarting
+          Ready False InternalError: 1 is not 2
+          Accepted True Accepted
+          WorkspaceReady True Converged
+          FilesReady True Converged
+          PortReady True Converged
+          ImageReady True Converged: pinned to sha256:web
+          ContainerReady False InProgress: it ended
+          Healthy Unknown Waiting: its container does not run
+          UpToDate True Converged
+          FilesSynced True Synced
+          Stalled True InternalError: an assertion failed, and it stands still until docket starts again: 1 is not 2
+        bob-one Starting
+          Ready False InternalError: 1 is not 2
+          Accepted True Accepted
+          WorkspaceReady False InProgress
+          FilesReady False InProgress
+          PortReady False InProgress
+          ImageReady False InProgress
+          ContainerReady False InProgress
+          Healthy Unknown Waiting: there is no container
+          UpToDate False InProgress
+          FilesSynced Unknown NotStarted: there are no files yet
+          Stalled True InternalError: an assertion failed, and it stands still until docket starts again: 1 is not 2
+    "#]]
+    .assert_eq(&text);
 }
 
 #[test]

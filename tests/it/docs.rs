@@ -43,6 +43,26 @@ fn every_reason_has_its_entry_and_no_entry_is_without_a_reason() {
 }
 
 #[test]
+fn no_reason_is_told_that_nothing_ever_gives() {
+    let mut given = String::new();
+    let mut pending = vec![root().join("src")];
+    while let Some(folder) = pending.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            match name {
+                "tests" | "tests.rs" | "testing" | "condition.rs" => (),
+                _ if path.is_dir() => pending.push(path),
+                _ => given += &read(&path),
+            }
+        }
+    }
+    let never = |reason: &&Reason| !given.contains(&format!("Reason::{reason}"));
+    let never: Vec<_> = Reason::ALL.iter().filter(never).collect();
+    assert!(never.is_empty(), "{never:?}");
+}
+
+#[test]
 fn every_condition_and_phase_has_its_entry() {
     let text = page("conditions.md");
     let source = read(&root().join("src/model/condition.rs"));

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["model"],
     &["spec", "plan", "sync", "status"],
-    &["world", "crash", "lock"],
+    &["world", "crash", "contain", "lock"],
     &[
         "docker",
         "objects",

@@ -9,14 +9,13 @@
 
 use std::fmt;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::Utc;
-use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use hyper::body::Incoming;
 use hyper::{HeaderMap, Request, Response};
 use rusoto_core::request::{DispatchSignedRequestFuture, HttpResponse};
@@ -155,7 +154,7 @@ impl Wall {
         // Without credentials: signing is done by the door, once an attempt.
         let client = Client::new_not_signing(door);
         let client = S3Client::new_with_client(client, self.place.region.clone());
-        let asked = AssertUnwindSafe(call(client)).catch_unwind().await;
+        let asked = crate::contain::contained_while(call(client)).await;
         let failed = verdict.lock().unwrap_or_else(PoisonError::into_inner).take();
         match (asked, failed) {
             (Ok(Ok(good)), _) => Ok(good),
@@ -528,6 +527,8 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
     use crate::objects::s3::S3Config;
 

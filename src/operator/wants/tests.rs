@@ -9,6 +9,7 @@ use super::*;
 use crate::model::{Applied, Uid};
 use crate::plan::{MinFree, Policy};
 use crate::spec::read_source;
+use crate::spec::{BEING_WRITTEN, NO_REVISION};
 
 fn settings() -> Settings {
     Settings {
@@ -47,6 +48,8 @@ fn at(seconds: i64) -> Timestamp {
 /// A directory, what was applied, the records, and the wants of all that.
 struct Scene {
     files: Shared<SourceFile>,
+    /// As they were when they could be seen last: in trouble the watcher keeps what it knows.
+    seen: Shared<SourceFile>,
     trouble: Option<String>,
     records: BTreeMap<SessionName, Arc<Record>>,
     settings: Settings,
@@ -58,7 +61,15 @@ impl Scene {
     fn new() -> Scene {
         let (files, records) = (Shared::default(), BTreeMap::new());
         let wants = Wants::new(BTreeSet::new());
-        Scene { files, trouble: None, records, settings: settings(), wants, now: at(0) }
+        Scene {
+            files,
+            seen: Shared::default(),
+            trouble: None,
+            records,
+            settings: settings(),
+            wants,
+            now: at(0),
+        }
     }
 
     fn write(&mut self, path: &str, text: &str) {
@@ -84,8 +95,7 @@ impl Scene {
     }
 
     fn listing(&self) -> Sources {
-        let none = self.trouble.is_some();
-        let files = if none { Shared::default() } else { self.files.clone() };
+        let files = if self.trouble.is_some() { self.seen.clone() } else { self.files.clone() };
         let trouble = self.trouble.clone();
         Sources { root: "specs".to_owned(), trouble, revision: String::new(), files }
     }
@@ -97,6 +107,7 @@ impl Scene {
             self.wants.heed(&name, self.records.get(&name));
         }
         let (sources, applied) = (self.listing(), BTreeMap::new());
+        self.seen.clone_from(&sources.files);
         self.wants.decide(&Around {
             sources: Some(&sources),
             applied: &applied,
@@ -159,7 +170,10 @@ fn that_a_repository_was_not_fetched_yet_is_no_news_but_that_it_is_gone_is() {
     scene.write("class.yaml", &class("web"));
     assert_eq!(scene.news(), "");
     scene.trouble = Some(trouble);
-    expect![""].assert_eq(&scene.news());
+    expect![[r#"
+        + the watched directory: /state/git/current is not there yet: no revision was fetched and found good
+    "#]]
+    .assert_eq(&scene.news());
 }
 
 #[test]

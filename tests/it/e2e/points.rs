@@ -349,6 +349,26 @@ fn f1_killed_at_every_named_place_it_ends_where_an_undisturbed_run_ends() {
     println!("{places} places in {} walks, {:?}", ends.len(), began.elapsed());
 }
 
+/// Its session alone stands still, and says so, until docket starts again.
+#[test]
+fn an_assertion_that_fails_stops_its_session_and_no_other() {
+    let mut rig = Rig::new("asserts");
+    rig.spawn(&[("DOCKET_CRASH", "panic:before-start:1")]);
+    rig.write("a.yaml", &session("ann-one", "ann", "one", ""));
+    let stands_still = |v: &Value| condition(v, "Stalled").1 == "InternalError";
+    let told = rig.see("stands still", "ann-one", stands_still);
+    let why = condition(&told, "Stalled").2;
+    assert!(why.contains("DOCKET_CRASH: before-start was passed 1 times"), "{why}");
+    let explained = rig.ok(&["explain", "ann-one"]);
+    assert!(explained.contains("until docket starts again"), "{explained}");
+    rig.write("b.yaml", &session("bob-two", "bob", "two", ""));
+    rig.ready("bob-two");
+    rig.kill();
+    rig.start();
+    rig.ready("ann-one");
+    rig.ready("bob-two");
+}
+
 #[test]
 fn a_place_that_is_none_is_refused_at_the_start() {
     let mut rig = Rig::new("noplace");

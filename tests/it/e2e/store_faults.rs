@@ -219,19 +219,19 @@ fn f23_a_body_that_trickles_holds_up_nobody_else_and_arrives() {
     assert_eq!(reads.filter(reads_upload).count(), 1, "slow is not broken");
 }
 
-/// A file system of its own under a rig's workspaces.
+/// A file system of its own under one of a rig's directories.
 struct Mounted(PathBuf);
 
 impl Mounted {
-    fn tmpfs(rig: &Rig, options: &str) -> Mounted {
-        let at = rig.path("workspaces");
+    fn tmpfs(rig: &Rig, at: &str, options: &str) -> Mounted {
+        let at = rig.path(at);
         std::fs::create_dir(&at).unwrap();
         run("mount", &["-t", "tmpfs", "-o", options, "docket-test", at.to_str().unwrap()]);
         Mounted(at)
     }
 
-    fn ext4(rig: &Rig) -> Mounted {
-        let (at, image) = (rig.path("workspaces"), rig.path("image"));
+    fn ext4(rig: &Rig, at: &str) -> Mounted {
+        let (at, image) = (rig.path(at), rig.path("image"));
         std::fs::create_dir(&at).unwrap();
         std::fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
         run("mkfs.ext4", &["-q", image.to_str().unwrap()]);
@@ -268,7 +268,7 @@ fn small(name: &str, mount: impl FnOnce(&Rig) -> Mounted) -> (Mounted, Rig, Buck
 #[test]
 fn f28_without_inodes_or_space_files_do_not_come_and_edits_still_go() {
     let (disk, mut rig, bucket) =
-        small("f28", |rig| Mounted::tmpfs(rig, "size=8m,nr_inodes=140,mode=700"));
+        small("f28", |rig| Mounted::tmpfs(rig, "workspaces", "size=8m,nr_inodes=140,mode=700"));
     let names: Vec<String> = (0..200).map(|n| format!("f{n}.txt")).collect();
     let files: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "text")).collect();
     in_store(&bucket, "ann/one", &[("a.txt", "first")]);
@@ -295,7 +295,7 @@ fn f28_without_inodes_or_space_files_do_not_come_and_edits_still_go() {
 
 #[test]
 fn f29_a_read_only_remount_deletes_nothing_and_edits_made_before_it_still_go() {
-    let (disk, mut rig, bucket) = small("f29", Mounted::ext4);
+    let (disk, mut rig, bucket) = small("f29", |rig| Mounted::ext4(rig, "workspaces"));
     in_store(&bucket, "ann/one", &[("a.txt", "first"), ("b.txt", "second")]);
     rig.start();
     let rare = "  workspace: {sync: {interval: 1h}}";
@@ -315,9 +315,60 @@ fn f29_a_read_only_remount_deletes_nothing_and_edits_made_before_it_still_go() {
     assert_eq!(bucket.stored("ann/one", "b.txt").as_deref(), Some(&b"second"[..]));
 }
 
+/// Nothing is begun that could not be remembered, what runs is served, and nobody has to start the
+/// operator again.
+#[test]
+fn f27_with_a_full_disk_under_its_state_it_serves_and_goes_on_by_itself_when_there_is_room() {
+    let (disk, mut rig, bucket) =
+        small("f27", |rig| Mounted::tmpfs(rig, "state", "size=8m,mode=700"));
+    rig.start();
+    rig.write("a.yaml", &session("ann-one", "ann", "one", ""));
+    let view = rig.ready("ann-one");
+    let ballast = disk.0.join("ballast");
+    let full = std::fs::write(&ballast, vec![1; 8 << 20]);
+    assert_eq!(full.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+    rig.write("b.yaml", &session("bob-two", "bob", "two", ""));
+    http(&view, "POST", "/write?path=a.txt", "edited");
+    let told = rig.see("is told", "bob-two", |v| {
+        v["status"]["conditions"].to_string().contains("LedgerFailed")
+    });
+    assert!(told["status"]["container"]["id"].is_null(), "{told:#}");
+    assert_eq!(http(&view, "GET", "/read?path=a.txt", "").1, "edited");
+    rig.until("nothing was made", |rig| rig.containers().len() == 1);
+    rig.remove("a.yaml");
+    std::fs::remove_file(&ballast).unwrap();
+    rig.ready("bob-two");
+    rig.gone("ann-one");
+    assert_eq!(bucket.stored("ann/one", "a.txt").as_deref(), Some(&b"edited"[..]));
+}
+
+/// The same for good: what runs runs on, and with the state lost it is found again.
+#[test]
+fn f29_with_its_state_read_only_it_serves_and_its_successor_finds_everything() {
+    let (disk, mut rig, bucket) = small("f29-state", |rig| Mounted::ext4(rig, "state"));
+    rig.start();
+    rig.write("a.yaml", &session("ann-one", "ann", "one", ""));
+    let view = rig.ready("ann-one");
+    disk.turns_read_only();
+    http(&view, "POST", "/write?path=a.txt", "edited");
+    rig.write("b.yaml", &session("bob-two", "bob", "two", ""));
+    rig.see("is told", "bob-two", |v| {
+        v["status"]["conditions"].to_string().contains("LedgerFailed")
+    });
+    assert_eq!(http(&view, "GET", "/read?path=a.txt", "").1, "edited");
+    rig.kill();
+    drop(disk);
+    rig.start();
+    let again = rig.ready("ann-one");
+    assert_eq!(again["status"]["container"]["id"], view["status"]["container"]["id"]);
+    rig.ready("bob-two");
+    rig.ok(&["sync", "ann-one"]);
+    assert_eq!(bucket.stored("ann/one", "a.txt").as_deref(), Some(&b"edited"[..]));
+}
+
 #[test]
 fn f29_a_disk_that_answers_nothing_but_errors_deletes_nothing_in_the_store() {
-    let (disk, mut rig, bucket) = small("f29-eio", Mounted::ext4);
+    let (disk, mut rig, bucket) = small("f29-eio", |rig| Mounted::ext4(rig, "workspaces"));
     in_store(&bucket, "ann/one", &[("a.txt", "first"), ("b.txt", "second")]);
     rig.start();
     rig.write("a.yaml", &session("ann-one", "ann", "one", ""));
