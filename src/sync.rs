@@ -26,8 +26,8 @@ pub use history::{
     short_ids, split_key, state_after, state_of,
 };
 pub use keys::{
-    BadKey, FILES, MANIFEST, MANIFESTS, TREES, bare_path, check_key, conflict_path, kept_manifest,
-    key_candidates, reads_like_anothers, tree_key,
+    BadKey, FILES, MANIFEST, MANIFESTS, TREES, bare_path, check_key, conflict_path, is_kept,
+    kept_manifest, key_candidates, reads_like_anothers, tree_key,
 };
 pub use manifest::{
     BadManifest, MAX_BYTES, MAX_ENTRIES, check_paths, foreign_row, parse_bare, parse_manifest,

@@ -264,6 +264,15 @@ enum Glance {
     Moved(Option<Remote>, Scan),
 }
 
+/// Both sides, and what must happen.
+struct Looked {
+    remote: Remote,
+    scan: Scan,
+    plan: Plan,
+    /// What the store has may have come of the base; if not, there is none to go by.
+    descends: bool,
+}
+
 /// What came of the effects of one round.
 #[derive(Debug, Default)]
 struct Outcome {
@@ -400,7 +409,9 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         let mut conflicts = BTreeMap::new();
         let (mut rounds, mut races) = (0, 0);
         loop {
-            let (remote, scan, plan) = self.look(base.as_ref(), mode, seen.take()).await?;
+            let Looked { remote, scan, plan, descends } =
+                self.look(base.as_ref(), mode, seen.take()).await?;
+            base = base.filter(|_| descends);
             let mut outcome = Outcome::default();
             let swapped = self.send(&remote, &plan, &mut outcome).await;
             conflicts.append(&mut outcome.conflicts);
@@ -463,7 +474,7 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         base: Option<&Base>,
         mode: ScanMode,
         seen: Option<(Option<Remote>, Scan)>,
-    ) -> Result<(Remote, Scan, Plan), FilesError> {
+    ) -> Result<Looked, FilesError> {
         let Place { user, case, .. } = self.place;
         let (remote, mut seen) = seen.map_or((None, None), |(remote, scan)| (remote, Some(scan)));
         let mut remote = match remote {
@@ -472,6 +483,8 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         };
         let nothing = Base::default();
         let known = base.unwrap_or(&nothing);
+        let descends = self.descends(&remote, known).await?;
+        let base = base.filter(|_| descends);
         self.refuse_anothers(&remote, known).await?;
         self.fill_sizes(&mut remote).await?;
         let mut unopened = Vec::new();
@@ -494,7 +507,7 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         if !plan.changes.is_empty() {
             tracing::debug!(case = %self.case(), plan = %plan, "sync");
         }
-        Ok((remote, scan, plan))
+        Ok(Looked { remote, scan, plan, descends })
     }
 
     fn plan(&self, base: Option<&Base>, scan: &Scan, remote: &Remote) -> Result<Plan, FilesError> {

@@ -110,8 +110,18 @@ pub fn tree_key(manifest: &[u8]) -> String {
 
 /// Where a replaced manifest is kept: its time is when it was written.
 pub fn kept_manifest(now: Timestamp, etag: &str) -> String {
-    let etag: String = etag.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
-    format!("{MANIFESTS}{}-{etag}.json", now.format(super::history::TIME))
+    format!("{MANIFESTS}{}-{}.json", now.format(super::history::TIME), in_key(etag))
+}
+
+fn in_key(etag: &str) -> String {
+    etag.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect()
+}
+
+/// Whether a manifest with this ETag is among the kept ones, by their keys: whoever replaces one
+/// keeps it first.
+pub fn is_kept<'a>(etag: &str, mut keys: impl Iterator<Item = &'a str>) -> bool {
+    let end = format!("-{}.json", in_key(etag));
+    keys.any(|key| key.ends_with(&end))
 }
 
 /// `name (conflict USER 2026-11-23T20-04-10Z).ext` beside `path`; with ` 2`, ` 3` behind the time

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    FILE_MODE, FilesError, Found, Outcome, ROUNDS, Work, entry_of, next_base, still_known,
+    FILE_MODE, FilesError, Found, Looked, Outcome, ROUNDS, Work, entry_of, next_base, still_known,
 };
 use crate::model::{
     Base, BaseEntry, ManifestEntry, Progress, RelPath, Scan, SkipReason, Stamp, TreeChange,
@@ -91,7 +91,9 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
         wanted: Wanted<'_>,
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<(Found, Vec<(RelPath, FilesError)>), FilesError> {
-        let (remote, scan, plan) = self.look(base, ScanMode::Quick, None).await?;
+        let Looked { remote, scan, plan, descends } =
+            self.look(base, ScanMode::Quick, None).await?;
+        let base = base.filter(|_| descends);
         let mut outcome = Outcome::default();
         let orders = self.orders(&plan, wanted);
         let ordered: BTreeSet<&RelPath> = orders.iter().map(|order| order.path).collect();

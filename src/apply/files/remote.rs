@@ -11,8 +11,8 @@ use crate::model::{
     Base, CaseName, LocalKind, ManifestEntry, RelPath, Remote, Scan, Sha256, Timestamp, UserName,
 };
 use crate::sync::{
-    BadManifest, FILES, MANIFEST, MANIFESTS, MAX_BYTES, foreign_row, parse_bare, parse_manifest,
-    parse_tree, reads_like_anothers, tree_key,
+    BadManifest, FILES, MANIFEST, MANIFESTS, MAX_BYTES, foreign_row, is_kept, parse_bare,
+    parse_manifest, parse_tree, reads_like_anothers, tree_key,
 };
 use crate::world::{Clock, ObjectMeta, Objects, StoreError, StoreErrorKind, Workspaces};
 
@@ -181,6 +181,24 @@ async fn of_listing<O: Objects>(
 }
 
 impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
+    /// Whether what the store has may have come of what was agreed on last. A manifest of docket's
+    /// that did not replace that one was written over it by a store whose conditional writes are
+    /// none when two of them meet: what it does not name is not deleted, it was never heard of.
+    pub(super) async fn descends(&self, remote: &Remote, base: &Base) -> Result<bool, FilesError> {
+        let Some(etag) = &base.etag else { return Ok(true) };
+        // Others' manifests have no tree, and they keep none that they replace.
+        if remote.etag == base.etag || remote.tree.is_none() {
+            return Ok(true);
+        }
+        let listed = self.objects.list(&self.key(MANIFESTS)).await?;
+        let kept = is_kept(etag, listed.iter().map(|meta| meta.key.as_str()));
+        if !kept {
+            let case = self.case();
+            tracing::warn!(%case, "the manifest was written over the one before by who did not know it; nothing is deleted");
+        }
+        Ok(kept)
+    }
+
     /// Refuses a manifest that names what another case has, before anything is done with it. Only
     /// whether this case has such an object is asked, never whether another has.
     pub(super) async fn refuse_anothers(

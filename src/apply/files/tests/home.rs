@@ -323,6 +323,11 @@ impl Spy {
         fs::write(file, text).unwrap();
     }
 
+    /// What stands below the case's prefix.
+    pub fn text(&self, key: &str) -> String {
+        fs::read_to_string(self.root().join("ann/one").join(key)).unwrap()
+    }
+
     pub fn take_out(&self, key: &str) {
         fs::remove_file(self.root().join("ann/one").join(key)).unwrap();
     }

@@ -36,6 +36,42 @@ async fn an_edit_leaves_the_object_before_it_and_its_manifest() {
     assert_eq!(store.keys("manifests").len(), 2);
 }
 
+/// A store that looks and then writes lets a commit of a dead operator through, over the one that
+/// its successor made of the same manifest.
+#[tokio::test]
+async fn f25_a_commit_that_another_of_the_same_age_was_written_over_is_not_taken_for_deletions() {
+    let (_temp, store) = store();
+    let mut home = Home::new(&store).await;
+    home.write("a", "one");
+    home.write("gone", "x");
+    home.sync().await;
+    let mut late = Home::new(&store).await;
+    late.sync().await;
+    late.write("late", "by the dead");
+    late.sync().await;
+    let ghost = store.text("manifest.json");
+    // As before that commit.
+    let kept = store.keys("manifests").pop().unwrap();
+    let before = store.text(&format!("manifests/{kept}"));
+    store.drop_in("manifest.json", &before);
+    store.take_out(&format!("manifests/{kept}"));
+    home.sync().await;
+    home.write("new", "acknowledged");
+    home.write("a", "two!");
+    home.remove("gone");
+    home.sync().await;
+    store.drop_in("manifest.json", &ghost);
+    home.sync().await;
+    let all = store.manifest();
+    assert_eq!(all.get("new").map(String::as_str), Some("acknowledged"));
+    assert_eq!(home.read("new").as_deref(), Some("acknowledged"));
+    assert_eq!(all.get("late").map(String::as_str), Some("by the dead"));
+    assert!(all.values().any(|text| text == "two!"), "{all:?}");
+    let again = home.sync().await;
+    assert_eq!(again.seen.unsynced, 0);
+    assert_eq!(store.manifest(), all);
+}
+
 #[tokio::test]
 async fn states_of_one_second_stand_in_their_order() {
     let (_temp, store) = store();

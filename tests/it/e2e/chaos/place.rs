@@ -266,7 +266,15 @@ impl Place {
         let end = Instant::now() + within;
         while let Some(why) = wrong(self) {
             self.alive();
-            assert!(Instant::now() < end, "not in time: {what}: {why}{}", self.rig.tail());
+            if Instant::now() >= end {
+                // For a look at all of it: the directory of this run goes.
+                let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/chaos");
+                std::fs::create_dir_all(&kept).unwrap();
+                let log = kept.join("operator.log");
+                std::fs::copy(self.rig.path("operator.log"), &log).unwrap();
+                run("cp", &["-r", self.store.dir.to_str().unwrap(), kept.to_str().unwrap()]);
+                panic!("not in time: {what}: {why}; kept in {}{}", kept.display(), self.rig.tail());
+            }
             std::thread::sleep(Duration::from_millis(300));
         }
     }
