@@ -39,21 +39,12 @@ pub(super) async fn run(context: &Context, asked: &Doctor) -> Result<Code, Failu
     // The operator sees what it really uses: its word replaces ours.
     findings.retain(|ours| asked_of_it.iter().all(|theirs| theirs.check != ours.check));
     findings.extend(asked_of_it);
-    if config.file.is_none() {
-        context.out.talk(&defaults(runs));
-    }
     match asked.output {
         Format::Json | Format::Yaml => context.out.value(asked.output, &findings)?,
         _ => context.out.data(&draw(context.out.look, &findings))?,
     }
     let failed = findings.iter().any(|finding| finding.level == "fail");
     Ok(if failed { Code::Failed } else { Code::Done })
-}
-
-/// What is said where no configuration was found: what is looked at may not be what is meant.
-fn defaults(runs: bool) -> String {
-    let whose = if runs { ", and the operator that runs here" } else { "" };
-    format!("No docket.yaml here: the defaults are checked{whose}. --config names another.")
 }
 
 /// The engine, asked without an operator.

@@ -44,7 +44,9 @@ pub(super) fn finding(check: &str, level: &str, message: impl Into<String>, hint
 fn configuration(config: &Config) -> Finding {
     match &config.file {
         Some(file) => ok("config", format!("{} is fine", file.display())),
-        None => ok("config", "no docket.yaml here: defaults, variables and flags"),
+        None => {
+            ok("config", "no docket.yaml here: the defaults are checked, with variables and flags")
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 mod dashboard;
+mod doctor;
 mod http;
 mod terminal;
 
@@ -543,28 +544,6 @@ fn commands_reach_the_loop_and_print_its_answer() {
     ] {
         assert!(rows[0].as_object().unwrap().contains_key(field), "{field}");
     }
-}
-
-#[test]
-fn the_doctor_says_when_it_looks_at_the_defaults() {
-    let place = tempfile::tempdir().unwrap();
-    let doctor = || {
-        let out = docket_in(place.path()).args(["doctor", "--docker", "unix:///none"]).output();
-        ended(&out.unwrap(), 1).1
-    };
-    let talk = doctor();
-    assert!(talk.starts_with("No docket.yaml here: the defaults are checked."), "{talk}");
-    std::fs::write(place.path().join("docket.yaml"), "tick: 5s\n").unwrap();
-    let talk = doctor();
-    assert!(!talk.contains("defaults"), "{talk}");
-}
-
-#[test]
-fn the_doctor_asks_the_operator_and_fails_with_it() {
-    let fake = Fake::start();
-    let (out, _) = ended(&fake.docket(&["doctor", "--ports", "1-65535"]), 1);
-    assert!(out.contains("scripted") && out.contains("start it"), "{out}");
-    assert!(out.contains("openat2"), "{out}");
 }
 
 #[test]
