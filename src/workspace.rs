@@ -49,7 +49,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{Mode, OFlags, fchmod, fstat, mkdirat};
 use rustix::io::Errno;
@@ -126,7 +126,7 @@ struct Inner {
     applied: OwnedFd,
     /// Makes names in `staging` unique in this process; it is swept when the root is opened.
     counter: AtomicU64,
-    notes_turn: Mutex<()>,
+    note_turns: notes::Turns,
     /// What large files add up to, from their scan to their upload.
     summed: pieces::Summed,
     /// How large files come, once that is found out.
@@ -181,7 +181,7 @@ impl Inner {
             records: own(&docket, "records")?,
             applied: own(&docket, "applied")?,
             counter: AtomicU64::new(0),
-            notes_turn: Mutex::new(()),
+            note_turns: notes::Turns::new(),
             summed: pieces::Summed::default(),
             lazy: OnceLock::new(),
             _lock: lock,

@@ -1,5 +1,6 @@
 //! The records in memory and their way into the ledger. A change is visible to others only once
-//! it is durable; two changes of one session never overtake each other.
+//! it is durable; two changes of one session never overtake each other. Only the time of a sync that
+//! found nothing new goes with the next change: should it be lost, the next sync comes early.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +21,8 @@ const TRASHED: &str = "trashed";
 const ENDED_KEPT: (usize, TimeDelta) = (256, TimeDelta::days(1));
 /// How many of those are remembered.
 const TRASHED_KEPT: usize = 1000;
+/// A sync that found nothing new is written down when the last that was is so long ago.
+const SYNC_KEPT: TimeDelta = TimeDelta::minutes(10);
 
 /// All records, and everything else the ledger keeps.
 #[derive(Debug)]
@@ -47,6 +50,8 @@ pub struct Book<L> {
 struct Slot {
     turn: tokio::sync::Mutex<()>,
     value: Mutex<Option<Arc<Record>>>,
+    /// The last sync that the ledger knows of.
+    kept_sync: Mutex<Option<Timestamp>>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -171,10 +176,16 @@ impl<L: Ledger> Book<L> {
         if after == *before && more.is_empty() {
             return Ok(Some(before));
         }
+        if more.is_empty() && slot.may_wait(&before, &after) {
+            let after = Arc::new(after);
+            *locked(&slot.value) = Some(Arc::clone(&after));
+            return Ok(Some(after));
+        }
         let mut batch = more;
         batch.push(Write::Record(Box::new(after.clone())));
         batch.extend(self.take_events());
         self.ledger.commit(batch).await?;
+        *locked(&slot.kept_sync) = after.last_sync;
         let after = Arc::new(after);
         *locked(&slot.value) = Some(Arc::clone(&after));
         Ok(Some(after))
@@ -316,6 +327,53 @@ fn with_one_more(
 
 impl Slot {
     fn holding(record: Record) -> Slot {
-        Slot { turn: tokio::sync::Mutex::new(()), value: Mutex::new(Some(Arc::new(record))) }
+        let kept_sync = Mutex::new(record.last_sync);
+        let value = Mutex::new(Some(Arc::new(record)));
+        Slot { turn: tokio::sync::Mutex::new(()), value, kept_sync }
+    }
+
+    /// Whether nothing is new but the time of a sync, and the ledger knows of one not long before.
+    fn may_wait(&self, before: &Record, after: &Record) -> bool {
+        let (Some(kept), Some(at)) = (*locked(&self.kept_sync), after.last_sync) else {
+            return false;
+        };
+        let lately = kept <= at && at - kept < SYNC_KEPT;
+        lately && *before == Record { last_sync: before.last_sync, ..after.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::memory::MemoryLedger;
+
+    #[tokio::test]
+    async fn a_sync_that_found_nothing_new_is_written_down_with_the_next_change_or_after_a_while() {
+        let fixture = include_str!("../../tests/fixtures/record-v1.json");
+        let record: Record = serde_json::from_str(fixture).unwrap();
+        let (uid, began) = (record.uid.clone(), record.created_at);
+        let book = Book::new(MemoryLedger::default(), &Contents::default());
+        book.admit(Record { last_sync: None, ..record }).await.unwrap();
+        let kept = || book.ledger().records()[&uid].clone();
+        let sync = async |seconds| {
+            let at = began + TimeDelta::seconds(seconds);
+            book.update(&uid, |record| record.last_sync = Some(at)).await.unwrap();
+            assert_eq!(book.get(&uid).unwrap().last_sync, Some(at), "it is known at once");
+            (kept().last_sync.unwrap() - began).num_seconds()
+        };
+        assert_eq!(sync(10).await, 10, "the first");
+        assert_eq!(sync(40).await, 10, "it waits");
+        assert_eq!(sync(609).await, 10, "it waits");
+        assert_eq!(sync(610).await, 610, "long ago");
+        assert_eq!(sync(640).await, 610, "it waits");
+        book.update(&uid, |record| record.attempt += 1).await.unwrap();
+        assert_eq!(kept(), *book.get(&uid).unwrap(), "it goes with the next change");
+        book.update(&uid, |record| {
+            record.last_sync = Some(began + TimeDelta::seconds(641));
+            record.restarts += 1;
+        })
+        .await
+        .unwrap();
+        assert_eq!(kept(), *book.get(&uid).unwrap(), "what is new beside it does not wait");
     }
 }

@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::crash::{self, Effect};
 use crate::model::{
-    Action, ContainerId, Identity, ImagePin, Operation, Record, RelPath, SessionName, SyncKind,
-    Timestamp, Uid, many,
+    Action, ContainerId, Ending, Identity, ImagePin, Operation, Record, RelPath, SessionName,
+    SyncKind, Timestamp, Uid, many,
 };
 use crate::world::{
     Clock, Engine, EngineError, EngineErrorKind, Ledger, LedgerError, Meter, Objects, Place, Timed,
@@ -270,10 +270,7 @@ where
         let uid = self.uid.as_ref().ok_or(StepError::NoRecord)?;
         let before = self.record()?;
         let after = self.doors.book.update(uid, change).await?.ok_or(StepError::NoRecord)?;
-        let copied = |r: &Record| {
-            (r.port, r.attempt, r.source.clone(), r.applied.clone(), r.ending.clone(), r.workspace)
-        };
-        if copied(&before) != copied(&after) {
+        if !is_copied_alike(&before, &after) {
             self.doors.lanes.rooms.heed(&after);
             copy_record(self.doors, &after, None).await;
         }
@@ -391,6 +388,20 @@ where
         self.event(false, "Ended", "nothing of it is left");
         Ok(())
     }
+}
+
+/// Whether the copy of the one says all that the copy of the other must. Steps of an end that are
+/// taken again without harm are not worth a copy: the sync before the stop, and the move to the
+/// trash, which finds nothing to move.
+fn is_copied_alike(one: &Record, other: &Record) -> bool {
+    let of = |r: &Record| (r.port, r.attempt, r.workspace);
+    let ending = |r: &Record| {
+        r.ending.clone().map(|ending| Ending { pre_synced: false, trashed: false, ..ending })
+    };
+    of(one) == of(other)
+        && one.source == other.source
+        && one.applied == other.applied
+        && ending(one) == ending(other)
 }
 
 fn last_start(action: &Action) -> Option<(ContainerId, Timestamp)> {

@@ -19,6 +19,9 @@ use super::home::sync_store;
 
 /// Bytes of pages that sled may keep in memory.
 const CACHE: u64 = 32 * 1024 * 1024;
+/// How often sled's own thread tidies its file, and syncs it whether or not anything was written.
+/// Each write here is made sure by itself, so nothing waits for that.
+const TIDY_MILLIS: u64 = 10_000;
 /// Keys of a batch while a store is copied.
 const COPIED_AT_ONCE: usize = 1024;
 /// How long a store that was just closed may take to let go of its file.
@@ -246,7 +249,9 @@ impl Store {
 fn open_sled(path: &Path) -> Result<sled::Db, Fault> {
     let begun = Instant::now();
     loop {
-        let opened = guarded(|| Ok(sled::Config::new().path(path).cache_capacity(CACHE).open()?));
+        let config = sled::Config::new().path(path).cache_capacity(CACHE);
+        let config = config.flush_every_ms(Some(TIDY_MILLIS));
+        let opened = guarded(|| Ok(config.open()?));
         match opened {
             Err(Fault::System(text))
                 if text.contains("could not acquire lock") && begun.elapsed() < LET_GO =>

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, fsync, openat, renameat, unlinkat};
 use rustix::io::Errno;
@@ -10,6 +11,37 @@ use rustix::io::Errno;
 use super::Inner;
 use super::beneath::{Fault, file_type, names, open};
 use crate::model::Uid;
+
+/// So many notes are written beside each other: each waits for the disk, which has one wait for all.
+const TURNS: usize = 64;
+
+/// The writers of one note take turns; those of others hardly ever wait for them.
+#[derive(Debug)]
+pub(super) struct Turns([Mutex<()>; TURNS]);
+
+impl Turns {
+    pub(super) fn new() -> Turns {
+        Turns(std::array::from_fn(|_| Mutex::new(())))
+    }
+
+    /// The turn of the note with this key.
+    fn of(&self, key: &str) -> MutexGuard<'_, ()> {
+        let sum = key
+            .bytes()
+            .fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
+        let [first, ..] = &self.0;
+        lock(self.0.get(sum % TURNS).unwrap_or(first))
+    }
+
+    /// Nobody writes meanwhile.
+    fn all(&self) -> Vec<MutexGuard<'_, ()>> {
+        self.0.iter().map(lock).collect()
+    }
+}
+
+fn lock(turn: &Mutex<()>) -> MutexGuard<'_, ()> {
+    turn.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// What a file is called until it is whole.
 fn beside(name: &str) -> String {
@@ -40,19 +72,19 @@ pub(super) fn remove(dir: &OwnedFd, name: &str) -> Result<(), Fault> {
 impl Inner {
     pub(super) fn put_note(&self, uid: &Uid, bytes: &[u8]) -> Result<(), Fault> {
         // Two writers of one note take turns; the later one wins.
-        let _turn = self.notes_turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _turn = self.note_turns.of(uid.as_str());
         put(&self.records, uid.as_str(), bytes, Mode::RUSR | Mode::WUSR)
     }
 
     pub(super) fn drop_note(&self, uid: &Uid) -> Result<(), Fault> {
-        let _turn = self.notes_turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _turn = self.note_turns.of(uid.as_str());
         remove(&self.records, &beside(uid.as_str()))?;
         remove(&self.records, uid.as_str())?;
         Ok(fsync(&self.records)?)
     }
 
     pub(super) fn notes(&self) -> Result<Vec<(Uid, Vec<u8>)>, Fault> {
-        let _turn = self.notes_turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _turns = self.note_turns.all();
         let known = |name: &str| Uid::parse(name).ok();
         let mut notes = read_all(&self.records, known)?;
         notes.sort();
@@ -60,7 +92,7 @@ impl Inner {
     }
 
     pub(super) fn keep_applied(&self, key: &str, text: Option<&str>) -> Result<(), Fault> {
-        let _turn = self.notes_turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _turn = self.note_turns.of(key);
         // Neither kinds nor names have a dot.
         let name = key.replace('/', ".");
         match text {
@@ -73,7 +105,7 @@ impl Inner {
     }
 
     pub(super) fn applied(&self) -> Result<BTreeMap<String, String>, Fault> {
-        let _turn = self.notes_turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _turns = self.note_turns.all();
         let known = |name: &str| {
             let (kind, name) = name.split_once('.').filter(|(kind, _)| !kind.is_empty())?;
             Some(format!("{kind}/{name}"))

@@ -524,6 +524,22 @@ async fn a_workspace_goes_to_the_trash_and_from_there() {
     assert_eq!((listed.len(), listed[0].uid.as_ref()), (1, Some(&other.uid)));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn notes_of_many_that_are_written_beside_each_other_are_each_the_last_one_written() {
+    let home = home();
+    let uids: Vec<Uid> = (0..100).map(|n| Uid::from_bytes([n; 16])).collect();
+    let writers = uids.iter().map(async |uid: &Uid| {
+        for text in ["first", "second"] {
+            home.local.put_note(uid, format!("{text} {uid}").into_bytes()).await.unwrap();
+        }
+    });
+    futures_util::future::join_all(writers).await;
+    let mut want: Vec<_> =
+        uids.iter().map(|uid| (uid.clone(), format!("second {uid}").into_bytes())).collect();
+    want.sort();
+    assert_eq!(home.local.notes().await.unwrap(), want);
+}
+
 #[tokio::test]
 async fn notes_are_kept_whole_and_listed() {
     let home = home();
