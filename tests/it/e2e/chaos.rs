@@ -211,9 +211,12 @@ impl Chaos {
             _ => format!("drafts/w{}.txt", self.step),
         };
         let text = format!("u{who} {} {}\n", self.step, "x".repeat(which as usize * 3));
-        let Some(address) = self.place.address(&format!("s{who}")) else { return };
-        let answer = place::ask(&address, "POST", &format!("/write?path={path}"), &text);
+        let answer = self.place.ask_own(who, "POST", &format!("/write?path={path}"), &text);
         self.count(match answer {
+            Asked::Another { by_word: false } => "times another answered where one had been",
+            Asked::Another { by_word: true } => {
+                "times another answered though the engine was there"
+            }
             Asked::Answer(200, _) => "edits acknowledged",
             Asked::Answer(..) => "edits refused",
             Asked::Unknown => "edits not answered",
@@ -224,8 +227,9 @@ impl Chaos {
 
     /// A tenant opens its large file: it is whole, or it is an error.
     fn read(&mut self, who: u64) {
-        let Some(address) = self.place.address(&format!("s{who}")) else { return };
-        if let Asked::Answer(200, said) = place::ask(&address, "GET", "/check?path=large.bin", "") {
+        if let Asked::Answer(200, said) =
+            self.place.ask_own(who, "GET", "/check?path=large.bin", "")
+        {
             assert_eq!(said, self.place.large[who as usize].1, "s{who} read something else");
             self.count("large files read");
         }

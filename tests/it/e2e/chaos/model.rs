@@ -75,7 +75,7 @@ impl Model {
             Asked::Answer(..) => drop(tenant.doubtful.insert(path)),
             // It may be carried out after a later one.
             Asked::Unknown => drop(tenant.unknown.insert(path)),
-            Asked::Unsent => (),
+            Asked::Unsent | Asked::Another { .. } => (),
         }
     }
 

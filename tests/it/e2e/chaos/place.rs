@@ -191,8 +191,26 @@ impl Place {
         Some(said?.lines().filter_map(three).collect())
     }
 
-    /// Where a session's container answers, by the engine's word of this moment.
-    pub fn address(&mut self, session: &str) -> Option<String> {
+    /// Asks a tenant's own container. Where the engine cannot say where that is now, it may have moved
+    /// since, and another's answers there by now: whoever answers is asked for his name first.
+    pub fn ask_own(&mut self, who: u64, method: &str, path: &str, body: &str) -> Asked {
+        let Some(address) = self.address(&format!("s{who}")) else { return Asked::Unsent };
+        let own = format!("USER_ID=u{who}");
+        match ask(&address, "GET", "/env", "") {
+            Asked::Answer(200, all) if all.lines().any(|line| line == own) => {
+                ask(&address, method, path, body)
+            }
+            Asked::Answer(200, _) => Asked::Another { by_word: self.docker(&["info"]).is_some() },
+            // Whoever does not say who he is may be anybody.
+            _ => match ask(&address, method, path, body) {
+                Asked::Answer(..) => Asked::Unknown,
+                other => other,
+            },
+        }
+    }
+
+    /// Where a session's container answers, by the engine's word of this moment, or its last one.
+    fn address(&mut self, session: &str) -> Option<String> {
         let label = format!("label=docket.dev/session={session}");
         if let Some(said) = self.docker(&["ps", "--filter", &label, "--format", "{{.Ports}}"]) {
             // `127.0.0.1:21003->3000/tcp`
@@ -348,6 +366,10 @@ pub enum Asked {
     Unsent,
     /// It may have arrived, and may still be carried out.
     Unknown,
+    /// Another tenant's container answered; whether the engine had just said where to ask.
+    Another {
+        by_word: bool,
+    },
     Answer(u16, String),
 }
 
