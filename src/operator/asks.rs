@@ -9,7 +9,7 @@ use crate::model::{
     ClassName, Container, ContainerState, DesiredState, Ending, FileState, LazyMode, Operation,
     Override, Record, SessionName, many,
 };
-use crate::plan::{Input, Plan, Session, Want};
+use crate::plan::{Plan, Session, Want};
 use crate::world::{Clock, Engine, Ledger, Objects, Probe, Workspaces, Write};
 
 use super::Operator;
@@ -147,18 +147,8 @@ where
     }
 
     fn next_plan(&self, sessions: &BTreeMap<SessionName, Session>) -> Plan {
-        let ended = self.doors.book.ended();
-        let quarantine =
-            self.doors.quarantine.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        let input = Input {
-            now: self.doors.clock.now(),
-            policy: &self.settings.policy,
-            sessions,
-            space: self.space.clone(),
-            ended: &ended,
-            quarantine: &quarantine,
-            engine_started: self.engine_started,
-        };
+        let lent = self.lent();
+        let input = self.input(&lent, sessions);
         crate::plan::plan(&input, &self.underway())
     }
 

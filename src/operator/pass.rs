@@ -1,5 +1,6 @@
 //! A pass: what is dirty and not being worked on is decided, and its steps begin.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,9 +12,10 @@ use crate::apply::{Ran, StepError};
 use crate::contain::{contained, contained_while};
 use crate::model::{
     Action, Container, ContainerState, Health, Look, Network, Phase, SessionName, SyncKind,
+    Timestamp, Uid,
 };
 use crate::observe::{Full, One};
-use crate::plan::{Input, Want};
+use crate::plan::{Input, Sessions, Want};
 use crate::world::{Clock, Count, Engine, Ledger, Objects, Probe, Timed, Workspaces};
 
 use super::health::{Prober, Target};
@@ -21,6 +23,12 @@ use super::{Inner, Operator, lanes, shown};
 
 /// The same steps this often in a row: the loop spins, and is slowed down.
 const SPINS: u32 = 4;
+
+/// What changes beside the loop and is looked at once for a decision.
+pub(super) struct Lent {
+    ended: Arc<BTreeMap<Uid, Timestamp>>,
+    quarantine: BTreeMap<u16, Timestamp>,
+}
 
 impl<E, O, W, L, P, C> Operator<E, O, W, L, P, C>
 where
@@ -122,24 +130,34 @@ where
         busy.map(|(name, live)| (name, live.plan.actions.as_slice())).collect()
     }
 
+    /// What a decision borrows, as it is now.
+    pub(super) fn lent(&self) -> Lent {
+        let quarantine = self.doors.quarantine.lock();
+        let quarantine = quarantine.unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        Lent { ended: self.doors.book.ended(), quarantine }
+    }
+
+    /// Everything that decisions on these sessions may depend on.
+    pub(super) fn input<'a>(&'a self, lent: &'a Lent, sessions: &'a dyn Sessions) -> Input<'a> {
+        Input {
+            now: self.doors.clock.now(),
+            policy: &self.settings.policy,
+            sessions,
+            space: self.space.clone(),
+            ended: &lent.ended,
+            quarantine: &lent.quarantine,
+            engine_started: self.engine_started,
+        }
+    }
+
     /// Plans for what is dirty and free. The scarce is counted over everything.
     fn decide(
         &mut self,
-        dirty: &std::collections::BTreeSet<SessionName>,
+        dirty: &BTreeSet<SessionName>,
     ) -> Vec<(SessionName, crate::model::SessionPlan)> {
-        let ended = self.doors.book.ended();
-        let quarantine =
-            self.doors.quarantine.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let mut scarce = std::mem::take(&mut self.scarce);
-        let input = Input {
-            now: self.doors.clock.now(),
-            policy: &self.settings.policy,
-            sessions: &self.live,
-            space: self.space.clone(),
-            ended: &ended,
-            quarantine: &quarantine,
-            engine_started: self.engine_started,
-        };
+        let lent = self.lent();
+        let input = self.input(&lent, &self.live);
         scarce.begin(&input);
         let now = Instant::now();
         let mut turns: Vec<_> =
@@ -230,7 +248,7 @@ where
             if let (Some(drift), None) = (drift, &ran.error) {
                 doors.meter.count(Count::Drift, drift, 1);
             }
-            let mut look: std::collections::BTreeSet<_> = ids.into_iter().collect();
+            let mut look: BTreeSet<_> = ids.into_iter().collect();
             look.extend(ran.touched.iter().cloned());
             // Steps that touch neither engine nor workspace need no look.
             let looks = !ran.touched.is_empty()
@@ -242,7 +260,7 @@ where
                 let ids = look.into_iter().collect();
                 crate::observe::one(&doors.engine, &doors.workspaces, ids, place).await
             } else {
-                One { containers: std::collections::BTreeMap::new(), workspace: None }
+                One { containers: BTreeMap::new(), workspace: None }
             };
             let _loop_is_gone = tell.send(Inner::Ran { name, ran, one });
         });
@@ -529,7 +547,7 @@ where
     }
 
     /// Sessions of which nothing is wanted, remembered or seen any more.
-    fn forget_the_gone(&mut self, dirty: &std::collections::BTreeSet<SessionName>) {
+    fn forget_the_gone(&mut self, dirty: &BTreeSet<SessionName>) {
         let gone: Vec<SessionName> = dirty
             .iter()
             .filter_map(|name| Some((name, self.live.get(name)?)))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::apply::place;
 use crate::model::{LazyMode, Reason, SessionName};
-use crate::plan::{Input, Session, Want};
+use crate::plan::{Session, Want};
 use crate::status::{Facts, Transitions, view};
 use crate::world::{Clock, Engine, Ledger, Objects, Probe, Workspaces};
 
@@ -44,18 +44,8 @@ where
         &self,
         dirty: &BTreeSet<SessionName>,
     ) -> BTreeMap<SessionName, (Arc<crate::status::SessionView>, Transitions)> {
-        let ended = self.doors.book.ended();
-        let quarantine = BTreeMap::new();
-        let now = self.doors.clock.now();
-        let input = Input {
-            now,
-            policy: &self.settings.policy,
-            sessions: &self.live,
-            space: self.space.clone(),
-            ended: &ended,
-            quarantine: &quarantine,
-            engine_started: self.engine_started,
-        };
+        let lent = self.lent();
+        let input = self.input(&lent, &self.live);
         let stubs = match self.doors.workspaces.lazy() {
             LazyMode::OnAccess => None,
             LazyMode::Stub { reason } => Some(reason),

@@ -3,7 +3,7 @@
 //! and what is at rest must be what deciding on it would leave at rest.
 
 use crate::model::{Look, SessionName};
-use crate::plan::{Input, Scarce};
+use crate::plan::Scarce;
 use crate::world::{Clock, Engine, Ledger, Objects, Probe, Workspaces};
 
 use super::{Live, Operator, index::Index};
@@ -30,18 +30,8 @@ where
             index.heed(name, Some(live));
         }
         assert_eq!(format!("{:?}", self.index), format!("{index:?}"), "the index is another");
-        let ended = self.doors.book.ended();
-        let quarantine =
-            self.doors.quarantine.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        let input = Input {
-            now: self.doors.clock.now(),
-            policy: &self.settings.policy,
-            sessions: &self.live,
-            space: self.space.clone(),
-            ended: &ended,
-            quarantine: &quarantine,
-            engine_started: self.engine_started,
-        };
+        let lent = self.lent();
+        let input = self.input(&lent, &self.live);
         let mut kept = self.scarce.clone();
         kept.begin(&input);
         let mut all = Scarce::count(&input, &self.underway());
