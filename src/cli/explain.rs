@@ -196,7 +196,7 @@ fn remedy(reason: Reason, view: &SessionView) -> Option<String> {
         }
         Reason::FileSkipped => format!(
             "`docket files {name}` says which and why: remove them under {workspace}, or raise the \
-             limit"
+             limit; an end that waits for them gives them up with `docket delete {name} --discard`"
         ),
         Reason::ImageMissing => {
             "build, load or pull its image on this engine, or correct container.image".to_owned()

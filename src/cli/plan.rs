@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::api::Files;
-use crate::operator::handle::PlanView;
+use crate::operator::handle::{PlanView, SourceView};
 
 use super::exit::{Code, Failure};
 use super::output::{Format, clean_lines};
@@ -37,6 +37,15 @@ pub(super) async fn run(context: &Context, asked: &Plan) -> Result<Code, Failure
         true => client.get("plan").await?,
         false => client.post("plan", &files).await?,
     };
+    if files.files.is_empty() {
+        // What cannot be read plans nothing, and that is not the same as nothing to do.
+        let sources: Vec<SourceView> = client.get("sources").await?;
+        for one in sources.iter().filter(|one| !one.errors.is_empty()) {
+            let first = one.errors.first().map_or("", String::as_str);
+            let line = format!("warning: {} is not followed ({}): {first}", one.source, one.state);
+            context.out.talk(&clean_lines(&line));
+        }
+    }
     tell(context, asked.output, &plan)
 }
 

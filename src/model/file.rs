@@ -341,6 +341,9 @@ pub enum SkipReason {
     Special,
     /// Larger than `limits.fileSize`.
     TooLarge,
+    /// Mostly holes, and larger than the workspace's quota: it takes nothing here, and would take all
+    /// of that in the store.
+    Sparse,
     /// Deeper than `limits.depth`.
     TooDeep,
     /// Beyond `limits.files`.

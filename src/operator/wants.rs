@@ -177,9 +177,28 @@ impl Wants {
             .collect()
     }
 
-    /// The file that owns `session/x` or `sessionclass/y`, if one does.
+    /// The file that owns `session/x` or `sessionclass/y`, if one does. One that cannot be read now
+    /// goes on owning what came of it.
     pub(super) fn file_that_owns(&self, key: &str) -> Option<String> {
-        self.catalogue.file_that_owns(key)
+        let owner = match key.split_once('/')? {
+            ("session", name) => self.unclear_owner(&SessionName::parse(name).ok()?),
+            (_, name) => self.class_sources.get(&ClassName::parse(name).ok()?),
+        };
+        let file = |source: &Source| match source {
+            Source::File(path) => Some(path.clone()),
+            Source::Applied => None,
+        };
+        self.catalogue.file_that_owns(key).or_else(|| owner.and_then(file))
+    }
+
+    /// Where a session came from that is not proven to have been taken away there.
+    fn unclear_owner(&self, name: &SessionName) -> Option<&Source> {
+        let record = self.claims.records().get(name)?;
+        let gone = match self.decided.get(name).map(|want| &**want) {
+            Some(Want::Gone { .. } | Want::Held { prune: true, .. }) => true,
+            Some(Want::Held { .. } | Want::Present { .. }) | None => false,
+        };
+        (!gone).then_some(&record.source)
     }
 
     /// Objects of `docket apply -f`, as `kind/name` and JSON text.
@@ -662,9 +681,9 @@ where
         self.wants.recount(&around);
         for News { place, wrong, gone } in self.wants.news() {
             if gone {
-                tracing::info!(%place, "not wrong any more: {wrong}");
+                tracing::info!(?place, "not wrong any more: {wrong}");
             } else {
-                tracing::warn!(%place, "{wrong}");
+                tracing::warn!(?place, "{wrong}");
             }
         }
         for name in &changed {

@@ -103,6 +103,8 @@ pub(super) struct Rules {
     pub excludes: Excludes,
     pub max_files: u64,
     pub max_file_size: u64,
+    /// What the workspace may take of the disk; 0: no bound.
+    pub quota: u64,
     pub max_depth: usize,
     pub mode: ScanMode,
     /// How placeholders are met.
@@ -116,6 +118,7 @@ impl Rules {
             excludes: Excludes::new(&spec.sync_exclude)?,
             max_files: spec.max_files,
             max_file_size: spec.max_file_size,
+            quota: spec.quota,
             max_depth: usize::try_from(spec.max_depth).unwrap_or(usize::MAX),
             mode,
         })
@@ -511,6 +514,12 @@ impl Reader<'_> {
             }
             if stamp.size > self.rules.max_file_size {
                 return Ok(Outcome::Skip(SkipReason::TooLarge));
+            }
+            if self.rules.quota > 0
+                && stamp.size > self.rules.quota
+                && on_disk(&stat) < stamp.size / 2
+            {
+                return Ok(Outcome::Skip(SkipReason::Sparse));
             }
             match self.known.get(path) {
                 Some((known, sum)) if *known == stamp => return file(stamp, *sum),

@@ -691,6 +691,25 @@ async fn t12_everything_on_the_disk_counts_however_it_hides() {
     assert!((4 << 20..5 << 20).contains(&found), "{found}");
 }
 
+/// It costs its tenant nothing, and would cost the store all of it, for ever.
+#[tokio::test]
+async fn t7_a_file_of_holes_larger_than_the_quota_is_not_read_and_said() {
+    let home = home();
+    let (place, dir) = home.workspace("sparse").await;
+    let spec = WorkspaceSpec { quota: 1 << 30, max_file_size: u64::MAX, ..spec() };
+    let make = |name: &str, size| {
+        let file = std::fs::File::create(dir.join(name)).unwrap();
+        file.set_len(size).unwrap();
+    };
+    make("vast", 1 << 40);
+    make("within", 1 << 20);
+    std::fs::write(dir.join("plain"), "text").unwrap();
+    let scan = home.local.scan(&place, &spec, &Base::default(), ScanMode::Quick).await.unwrap();
+    assert_eq!(scan.skipped.get(&path("vast")), Some(&SkipReason::Sparse));
+    assert!(SkipReason::Sparse.blocks_end());
+    assert_eq!((scan.skipped.len(), scan.entries.len()), (1, 2), "{scan:?}");
+}
+
 #[tokio::test]
 async fn a_hole_where_the_store_has_a_content_is_no_edit() {
     let home = home();

@@ -114,6 +114,10 @@ fn text(why: &SkipReason) -> String {
     match why {
         SkipReason::Special => "a FIFO, socket or device: it has no content".to_owned(),
         SkipReason::TooLarge => "larger than workspace.limits.fileSize".to_owned(),
+        SkipReason::Sparse => {
+            "mostly holes, and larger than workspace.quota: it would take all of its size in the store"
+                .to_owned()
+        }
         SkipReason::TooDeep => "deeper than workspace.limits.depth".to_owned(),
         SkipReason::TooMany => "beyond workspace.limits.files".to_owned(),
         SkipReason::Excluded => "matches workspace.sync.exclude".to_owned(),

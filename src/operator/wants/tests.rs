@@ -194,6 +194,35 @@ fn nobody_is_known_not_to_be_wanted_before_all_was_read() {
 }
 
 #[test]
+fn a_file_that_cannot_be_read_goes_on_owning_what_came_of_it() {
+    let mut scene = Scene::new();
+    scene.write("class.yaml", &class("web"));
+    scene.write("a.yaml", &session("a", "one", "legal"));
+    scene.decide();
+    scene.admit("a");
+    scene.decide();
+    let owner = |scene: &Scene, key: &str| scene.wants.file_that_owns(key);
+    for broken in ["kind: [", ""] {
+        if broken.is_empty() {
+            let unreadable = SourceFile::Unreadable("others can write it".to_owned());
+            scene.files.insert("a.yaml", unreadable.clone());
+            scene.files.insert("class.yaml", unreadable);
+        } else {
+            scene.write("a.yaml", broken);
+            scene.write("class.yaml", broken);
+        }
+        scene.decide();
+        assert_eq!(owner(&scene, "session/a").as_deref(), Some("a.yaml"));
+        assert_eq!(owner(&scene, "sessionclass/legal").as_deref(), Some("class.yaml"));
+    }
+    scene.files.remove("a.yaml");
+    scene.files.remove("class.yaml");
+    scene.decide();
+    assert_eq!(owner(&scene, "session/a"), None);
+    assert_eq!(owner(&scene, "sessionclass/legal"), None);
+}
+
+#[test]
 fn a_session_waits_for_a_class_that_may_be_in_a_file_that_is_being_written() {
     let mut scene = Scene::new();
     let wait = SourceFile::Unreadable(BEING_WRITTEN.to_owned());

@@ -220,6 +220,16 @@ fn applied_records_live_and_die_by_command_and_files_are_refused() {
     let all = rig.docket(&["delete", "--all"]);
     assert_eq!(all.code, 1, "what files own is skipped and said: {all:?}");
     rig.ready("bob-two");
+    rig.write("b.yaml", "kind: [");
+    rig.see("is held", "bob-two", |view| condition(view, "Accepted").1 == "InvalidSpec");
+    let said = rig.docket(&["delete", "bob-two"]);
+    assert_eq!(said.code, 1, "a broken file owns it all the same: {said:?}");
+    assert_eq!(rig.docket(&["delete", "--all"]).code, 1);
+    std::fs::write(&file, session("bob-two", "bob", "two", "")).unwrap();
+    assert_eq!(rig.docket(&["apply", "-f", file.to_str().unwrap()]).code, 1);
+    let said = rig.docket(&["plan"]);
+    assert!(said.stderr.contains("warning: b.yaml is not followed (Invalid)"), "{said:?}");
+    rig.ready("bob-two");
 }
 
 #[test]
