@@ -32,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const FREE_WITHIN: Duration = Duration::from_secs(5);
 /// How long the gate of an operator may take to let go.
 const LETS_GO_WITHIN: Duration = Duration::from_secs(10);
+/// How long a gate that was told to end may take to let go of its lock until it is told again.
+const HEARS_WITHIN: Duration = Duration::from_millis(500);
 /// Between two tries to take it.
 const LOOK: Duration = Duration::from_millis(5);
 /// For a placeholder that does not say.
@@ -120,20 +122,37 @@ pub fn stand(docket: &Path, mut keeper: Keeper) -> io::Result<Standing> {
 fn take_over(docket: &OwnedFd) -> io::Result<Option<(OwnedFd, bool)>> {
     let until = now() + LETS_GO_WITHIN;
     while is_held(docket)? {
-        match greet(docket) {
-            Ok((connection, group, guarded, _)) => {
-                let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let lock = openat(docket, LOCK, flags, Mode::empty())?;
-                writeln!(std::fs::File::from(lock), "{STANDING}")?;
-                wire::send(&connection, Message::Exit, None)?;
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let lock = openat(docket, LOCK, flags, Mode::empty())?;
+        writeln!(std::fs::File::from(lock), "{STANDING}")?;
+        // The operator, which lost its connection to this, may come back before the gate hears more.
+        let asked = greet(docket).and_then(|(connection, group, guarded, _)| {
+            wire::send(&connection, Message::Exit, None)?;
+            Ok((group, guarded))
+        });
+        match asked {
+            Ok((group, guarded)) if lets_go(docket)? => {
                 tracing::info!(guarded, "takes the place of the gate that is there");
                 return Ok(Some((group, guarded)));
             }
             Err(error) if now() >= until => return Err(error),
-            Err(_) => abi::wait(&[], LOOK)?,
+            Ok(_) if now() >= until => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(_) | Err(_) => abi::wait(&[], LOOK)?,
         };
     }
     Ok(None)
+}
+
+/// Whether a gate that was told to end does so in a moment.
+fn lets_go(docket: &OwnedFd) -> io::Result<bool> {
+    let until = now() + HEARS_WITHIN;
+    while is_held(docket)? {
+        if now() >= until {
+            return Ok(false);
+        }
+        abi::wait(&[], LOOK)?;
+    }
+    Ok(true)
 }
 
 /// Those who wait in a group that is given up try again.

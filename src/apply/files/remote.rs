@@ -182,7 +182,7 @@ async fn of_listing<O: Objects>(
 
 impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
     /// Whether what the store has may have come of what was agreed on last. A manifest of docket's
-    /// that did not replace that one was written over it by a store whose conditional writes are
+    /// that neither replaced that one nor another's manifest was written over it by a store whose conditional writes are
     /// none when two of them meet: what it does not name is not deleted, it was never heard of.
     pub(super) async fn descends(&self, remote: &Remote, base: &Base) -> Result<bool, FilesError> {
         let Some(etag) = &base.etag else { return Ok(true) };
@@ -191,12 +191,22 @@ impl<W: Workspaces, O: Objects, C: Clock> Work<'_, W, O, C> {
             return Ok(true);
         }
         let listed = self.objects.list(&self.key(MANIFESTS)).await?;
-        let kept = is_kept(etag, listed.iter().map(|meta| meta.key.as_str()));
-        if !kept {
-            let case = self.case();
-            tracing::warn!(%case, "the manifest was written over the one before by who did not know it; nothing is deleted");
+        let keys = || listed.iter().map(|meta| meta.key.as_str());
+        if is_kept(etag, keys()) || self.is_anothers(keys().max()).await? {
+            return Ok(true);
         }
-        Ok(kept)
+        let case = self.case();
+        tracing::warn!(%case, "the manifest was written over the one before by who did not know it; nothing is deleted");
+        Ok(false)
+    }
+
+    /// Whether a kept manifest is none of docket's: who wrote that kept none that he replaced.
+    async fn is_anothers(&self, kept: Option<&str>) -> Result<bool, FilesError> {
+        let prefix = format!("{}/", self.case());
+        let Some(key) = kept.and_then(|key| key.strip_prefix(&prefix)) else { return Ok(false) };
+        let Some((_, bytes)) = read(self.objects, &prefix, key).await? else { return Ok(false) };
+        let tree = apart(bytes, |bytes| tree_key(&bytes)).await?;
+        Ok(self.objects.head(&self.key(&tree)).await?.is_none())
     }
 
     /// Refuses a manifest that names what another case has, before anything is done with it. Only

@@ -72,6 +72,31 @@ async fn f25_a_commit_that_another_of_the_same_age_was_written_over_is_not_taken
     assert_eq!(store.manifest(), all);
 }
 
+/// Whoever writes manifests by hand keeps none. What he deleted is deleted, also where an operator
+/// committed on top of it and died before it knew.
+#[tokio::test]
+async fn a_deletion_by_another_counts_through_a_commit_that_was_forgotten() {
+    let (_temp, store) = store();
+    let mut home = Home::new(&store).await;
+    home.write("goes", "x");
+    home.write("stays", "y");
+    home.sync().await;
+    let base = home.base.clone();
+    let rows = store.text("manifest.json");
+    let mut rows: serde_json::Value = serde_json::from_str(&rows).unwrap();
+    rows.as_array_mut().unwrap().retain(|row| row["logical_path"] != "goes");
+    store.drop_in("manifest.json", &rows.to_string());
+    home.write("new", "z");
+    let mut dead = Home::new(&store).await;
+    dead.sync().await;
+    dead.write("new", "z");
+    dead.sync().await;
+    home.base = base;
+    home.sync().await;
+    assert_eq!(home.read("goes"), None);
+    assert_eq!(store.manifest(), map(&[("new", "z"), ("stays", "y")]));
+}
+
 #[tokio::test]
 async fn states_of_one_second_stand_in_their_order() {
     let (_temp, store) = store();

@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use super::{blocks, check, checked, gate_pid, lazy, named};
-use crate::e2e::rig::{Rig, condition, exchange};
+use crate::e2e::rig::{Rig, exchange};
 
 /// A service manager in small: starts, listens, and keeps descriptors for the next start.
 struct Manager {
@@ -192,8 +192,7 @@ fn a_service_takes_the_place_of_the_operators_own_gate_and_the_operator_finds_it
     rig.start();
     assert_eq!(gate_pid(&rig), Some(next));
     assert_eq!(check(&view, "f3"), (200, checked(&files[3].1)));
-    assert_eq!(rig.get("ann-one").unwrap()["status"]["container"]["attempt"], 1);
-    assert_eq!(condition(&rig.get("ann-one").unwrap(), "Ready").0, "True");
+    assert_eq!(rig.ready("ann-one")["status"]["container"]["attempt"], 1);
 
     // Told to end, it ends; the operator starts one of its own.
     let docket = rig.path("workspaces/.docket");
