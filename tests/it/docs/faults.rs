@@ -317,11 +317,21 @@ quarter of the ports taken 46 times; 38 containers were killed, 21 removed, 15 s
 275 were acknowledged, the others not answered or not sent. Three seconds after the last fault all was as wished; all
 acknowledged edits were in the store, nothing was left over, and there was no conflict copy.
 
-Two runs of an hour (seeds 5 and 7), on a machine with far more to do than two cores can, lost no acknowledged byte and did
-not end clean. Their counts were not told, since a look that finds something ended them. Seed 5: the S3 server, killed
-between the three files that it keeps an object in, left a manifest whose sum was another's, and the session that needed it
-held. Seed 7: the engine, killed, left a container half made that kept its address, and a session that was given the same
-one could not be reached until that process was ended by hand; and an operator that was killed left an unfinished copy of a
-record. The last is mended in docket; the other two are now mended by the run before server and engine start again, and
-counted. An hour that ends clean is still owed.
+A run of an hour with seed 11, on two cores that builds and tests used too, without `--live-restore`: 7,929 steps, 874 specs
+written and 218 removed; the operator was killed 548 times, the gate 170, the engine 132, the store 185; the disk was full 143
+times, a quarter of the ports taken 182 times; 153 containers were killed, 137 removed, 80 stopped and 97 paused by hand; 146
+large files were read. Of the edits 1,530 were acknowledged, 10 refused, 197 not answered and 2,111 not sent, for nobody was
+there. All was as wished at once after the last fault; 1,346 files of 3.8 MB were compared, all acknowledged edits were among
+them, nothing was left over, and there was no conflict copy. One container that the dying engine had left half made was swept.
+Fourteen times whoever answered at an address that the engine had just named did not say that he was the tenant that was
+asked: nothing was then written or read. Why is not known: an answer that broke off, or rules and proxies of an engine that
+was killed; it did not happen in 400 s more.
+
+Before that, without that question, an hour with the same seed missed two edits, and another run read another tenant's large
+file: they had been asked of an address where somebody else was by then. What was looked for in docket instead was found in the
+S3 server: of two conditional writes made on the same manifest at once it lets both through, 222 times of 300, and docket now
+takes no manifest that was written so for deletions.
+
+Two earlier runs of an hour (seeds 5 and 7) lost no acknowledged byte and did not end clean, for what the S3 server and the engine
+leave when they are killed; that is now mended by the run before they start again, and counted.
 ";
