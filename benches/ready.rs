@@ -10,24 +10,68 @@
     reason = "a bench stands outside: it measures with the wall clock and prints"
 )]
 
-#[path = "scale/bare.rs"]
-#[allow(dead_code, reason = "each bench uses its part")]
-mod bare;
-
+use std::collections::HashMap;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bare::Bare;
 use bollard::Docker;
+use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, PortBinding};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
+};
 
-const INSTALLATION: &str = "bench";
 const FIRST_PORT: u16 = 22_900;
 
-async fn floor(bare: &Bare, n: u16) -> Duration {
+fn healthy(port: u16) -> bool {
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
+    let ask = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let mut answer = [0; 12];
+    stream.write_all(ask).is_ok()
+        && stream.read_exact(&mut answer).is_ok()
+        && answer.starts_with(b"HTTP/1.1 200")
+}
+
+async fn bare(docker: &Docker, n: u16, network: &str, workspace: &str) -> Duration {
+    let port = FIRST_PORT + 50 + n;
+    let name = format!("docket-bench-bare-{n}");
     let began = Instant::now();
-    let id = bare.one(n, false).await;
+    let binding =
+        PortBinding { host_ip: Some("127.0.0.1".into()), host_port: Some(port.to_string()) };
+    let body = ContainerCreateBody {
+        image: Some("docket-sample:latest".into()),
+        exposed_ports: Some(vec!["3000/tcp".into()]),
+        host_config: Some(HostConfig {
+            memory: Some(64 << 20),
+            memory_swap: Some(64 << 20),
+            nano_cpus: Some(1_000_000_000),
+            pids_limit: Some(64),
+            init: Some(true),
+            cap_drop: Some(vec!["ALL".into()]),
+            security_opt: Some(vec!["no-new-privileges".into()]),
+            network_mode: Some(network.into()),
+            tmpfs: Some(HashMap::from([("/tmp".into(), "rw,noexec,nosuid,size=1g".into())])),
+            mounts: Some(vec![Mount {
+                typ: Some(MountType::BIND),
+                source: Some(workspace.into()),
+                target: Some("/opt/workspace".into()),
+                ..Mount::default()
+            }]),
+            port_bindings: Some(HashMap::from([("3000/tcp".into(), Some(vec![binding]))])),
+            ..HostConfig::default()
+        }),
+        ..ContainerCreateBody::default()
+    };
+    let options = CreateContainerOptionsBuilder::default().name(&name).build();
+    let made = docker.create_container(Some(options), body).await.unwrap();
+    docker.start_container(&made.id, None::<StartContainerOptions>).await.unwrap();
+    while !healthy(port) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     let took = began.elapsed();
-    bare.down(&[id], 1).await;
+    let force = RemoveContainerOptionsBuilder::default().force(true).build();
+    docker.remove_container(&made.id, Some(force)).await.unwrap();
     took
 }
 
@@ -84,7 +128,7 @@ async fn main() {
     std::fs::write(root.join("specs/class.yaml"), class).unwrap();
     let config = format!(
         "specs: specs\nstate: state\nworkspaces: workspaces\nstore: file:{}\n\
-         installation: {INSTALLATION}\nports: {FIRST_PORT}-{}\n",
+         installation: bench\nports: {FIRST_PORT}-{}\n",
         root.join("objects").display(),
         FIRST_PORT + 40
     );
@@ -99,21 +143,19 @@ async fn main() {
         std::thread::sleep(Duration::from_millis(50));
     }
     dropped(root, 99); // the network is made, caches are warm
-    let bare = Bare {
-        docker: Docker::connect_with_local_defaults().unwrap(),
-        first_port: FIRST_PORT + 50,
-        workspaces: root.join("bare"),
-    };
-    let (mut theirs, mut ours) = (Vec::new(), Vec::new());
+    let docker = Docker::connect_with_local_defaults().unwrap();
+    let bare_dir = root.join("bare");
+    std::fs::create_dir(&bare_dir).unwrap();
+    let (mut floor, mut ours) = (Vec::new(), Vec::new());
     for n in 0..pairs {
-        theirs.push(floor(&bare, n).await);
+        floor.push(bare(&docker, n, "docket-bench", bare_dir.to_str().unwrap()).await);
         ours.push(dropped(root, n));
     }
     operator.kill().unwrap();
     operator.wait().unwrap();
     let _never_made =
         Command::new("docker").args(["network", "rm", "docket-bench"]).output().unwrap();
-    let (floor, ours) = (median(theirs), median(ours));
+    let (floor, ours) = (median(floor), median(ours));
     println!("file drop to Ready, {pairs} pairs, medians:");
     println!("  bare create + start + first 200   {floor:7.1} ms");
     println!("  docket                            {ours:7.1} ms   ratio {:.2}", ours / floor);

@@ -32,7 +32,7 @@ pub fn healthy(port: u16) -> bool {
 /// Looks again until it is healthy.
 pub async fn until_healthy(port: u16) {
     while !healthy(port) {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
@@ -50,8 +50,7 @@ impl Bare {
         stream::iter(0..sessions).map(one).buffer_unordered(abreast).collect().await
     }
 
-    /// One of them. Returns its id.
-    pub async fn one(&self, n: u16, always: bool) -> String {
+    async fn one(&self, n: u16, always: bool) -> String {
         let port = self.first_port + n;
         let name = format!("docket-bench-bare-{n}");
         let workspace = self.workspaces.join(n.to_string());
